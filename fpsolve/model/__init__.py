@@ -1,0 +1,1 @@
+"""What is asked: expressions, processes, data and domains; no finite elements here."""

@@ -1,0 +1,149 @@
+"""Data files of samples: columns of numbers under a header line, read and checked."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from fpsolve.errors import InputError
+
+ONE_SAMPLE = "There is one sample only, so the covariance of the gradients is zero: the process has no noise."
+
+
+def read_csv(path: str | Path, columns: Sequence[str], key: str = "process.data.file") -> dict[str, np.ndarray]:
+    """Read named columns of a comma separated file whose first line names the columns.
+
+    Parameters
+    ----------
+    path : str or Path
+    columns : names
+        The columns wanted; others are not looked at.
+    key : str
+        Where the path comes from, for error messages.
+
+    Returns
+    -------
+    dict of ndarray, each of shape (N,)
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, a column is missing or an entry is not a finite number (the message
+        names file, column and row; row 1 is the first one below the header), or there are fewer than
+        two rows.
+    """
+    header = _header(path, key)
+    for name in columns:
+        if name not in header:
+            remedy = f"It has {', '.join(header)}. {_suggestion(name, header)}".strip()
+            raise InputError(key, str(path), f"a column named '{name}'", remedy)
+        if header.count(name) > 1:
+            raise InputError(key, str(path), f"one column named '{name}'", f"It has {header.count(name)} of them.")
+    positions = [header.index(name) for name in columns]
+    if not _has_rows(path):
+        raise InputError(key, str(path), "rows of numbers below the header", "The file has none.")
+    try:
+        table = np.loadtxt(
+            path, delimiter=",", skiprows=_header_lines(path), usecols=positions, ndmin=2, comments=None, quotechar='"',
+            encoding="utf-8-sig",
+        )  # fmt: skip
+    except (ValueError, IndexError) as error:
+        raise _bad_entry(path, columns, positions, key, error) from None
+    data = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(columns)}
+    for name, values in data.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            where = f"column '{name}', row {bad[0] + 1} is {values[bad[0]]}"
+            raise InputError(key, str(path), "finite numbers", f"In {path}, {where} ({len(bad)} such entries).")
+    if len(table) < 2:
+        raise InputError(key, str(path), "at least two rows", ONE_SAMPLE)
+    return data
+
+
+def check_data(data: Mapping[str, np.ndarray], columns: Sequence[str], key: str) -> dict[str, np.ndarray]:
+    """Return the wanted columns as float arrays of one length N >= 2 with finite entries.
+
+    Raises
+    ------
+    InputError
+        Otherwise. One sample alone has gradient covariance zero: the process would have no noise.
+    """
+    result = {}
+    for name in columns:
+        if name not in data:
+            raise InputError(key, sorted(data), f"a column named '{name}'", _suggestion(name, list(data)))
+        try:
+            values = np.array(data[name], dtype=float)
+        except (TypeError, ValueError):
+            raise InputError(f"{key}.{name}", data[name], "numbers") from None
+        if values.ndim != 1:
+            raise InputError(f"{key}.{name}", values.shape, "a one-dimensional array, one number for each sample")
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(f"{key}.{name}", float(values[bad[0]]), "finite numbers", f"Row {bad[0] + 1} is not.")
+        result[name] = values
+    lengths = {name: len(values) for name, values in result.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(key, lengths, "columns of equal length")
+    count = next(iter(lengths.values()), 0)
+    if count < 2:
+        raise InputError(key, f"{count} samples", "at least two samples", ONE_SAMPLE if count else "")
+    return result
+
+
+def _suggestion(name: str, among: Sequence[str]) -> str:
+    lowered = {other.lower(): other for other in among}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return f"Did you mean '{lowered[near[0]]}'?" if near else ""
+
+
+def _header_lines(path: str | Path) -> int:
+    """Return the number of lines up to and including the header (blank lines may come before it)."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                return number
+    return 0
+
+
+def _header(path: str | Path, key: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = next((row for row in csv.reader(file) if any(cell.strip() for cell in row)), None)
+    except OSError as error:
+        raise InputError(key, str(path), "a readable file", f"{error.strerror}.") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(key, str(path), "a text file of comma separated numbers") from None
+    if header is None:
+        raise InputError(key, str(path), "a header line that names the columns", "The file is empty.")
+    return [cell.strip() for cell in header]
+
+
+def _has_rows(path: str | Path) -> bool:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return len(list(islice(filter(str.strip, file), 2))) == 2
+
+
+def _bad_entry(
+    path: str | Path, columns: Sequence[str], positions: Sequence[int], key: str, error: Exception
+) -> InputError:
+    """Find the entry that could not be read and return the error that names it."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = (row for row in csv.reader(file) if any(cell.strip() for cell in row))
+        next(rows)
+        for number, row in enumerate(rows, start=1):
+            for name, position in zip(columns, positions, strict=True):
+                if position >= len(row):
+                    what = f"row {number} has {len(row)} entries and none for column '{name}'"
+                    return InputError(key, str(path), "an entry in every column", f"In {path}, {what}.")
+                try:
+                    float(row[position])
+                except ValueError:
+                    what = f"column '{name}', row {number} is {row[position]!r}"
+                    return InputError(key, str(path), "numbers", f"In {path}, {what}.")
+    return InputError(key, str(path), "a text file of comma separated numbers", f"It cannot be read: {error}.")

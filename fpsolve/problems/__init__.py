@@ -1,0 +1,1 @@
+"""The questions: mean exit time and what belongs to it."""

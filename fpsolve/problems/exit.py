@@ -1,0 +1,349 @@
+"""How long until the process leaves a domain: mean exit time, its moments and their errors.
+
+``-A u = 1`` in Ω, ``u = 0`` where the process can leave (mathematics.md section 1 and 3; paper (5)).
+Higher moments: ``-A u_k = k u_{k-1}``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mpi4py import MPI
+
+import numpy as np
+from dolfinx import fem
+
+from fpsolve.errors import InputError
+from fpsolve.fem.boundary import Boundary
+from fpsolve.fem.coefficients import largest_peclet
+from fpsolve.fem.generator import discretise
+from fpsolve.fem.meshing import SizeField, Triangulation, make_mesh
+from fpsolve.fem.points import Location, evaluate, locate
+from fpsolve.fem.refine import next_sizes
+from fpsolve.model.domains import Domain
+from fpsolve.model.process import Process
+from fpsolve.problems.gibbs import solve_gibbs_level
+from fpsolve.problems.level import LevelAnswer, require_exit, solve_level
+
+log = logging.getLogger("fpsolve")
+
+SCHEMES = ("dg", "cg", "sg")
+#: Degree p of the answer; p + 1 controls it. Measured in benchmarks/README.md.
+DEGREE = {1: 4, 2: 3, 3: 2}
+MAX_UNKNOWNS = {1: 200_000, 2: 400_000, 3: 150_000}
+MAX_LEVELS = 20
+#: gmsh and the mesh reader know curved cells up to this order.
+MAX_GEOMETRY = {1: 1, 2: 4, 3: 3}
+
+
+@dataclass(frozen=True)
+class Level:
+    """One line of the refinement history: relative estimated error and value at the worst start."""
+
+    cells: int
+    unknowns: int
+    mean: np.ndarray
+    error: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExitResult:
+    """Answer to an exit-time question; every number is the same on every rank.
+
+    Attributes
+    ----------
+    process, domain
+        What was asked.
+    starts : ndarray, shape (n, d)
+    moments, error : ndarray, shape (n, K)
+        E τ^k (k = 1..K) in units in which one SGD step lasts η, and their estimated errors.
+    flux : ndarray, shape (n,)
+        Computed total outflow probability before renormalisation: 1 unless rounding would have spoilt
+        the plain solution.
+    converged : bool
+        Whether the asked tolerance is met; True when none was asked.
+    u, difference : Function
+        The mean exit time as a field, and its estimated error (signed).
+    levels : list of Level
+    messages : list of str
+    """
+
+    process: Process
+    domain: Domain
+    comm: MPI.Comm
+    scheme: str
+    degree: int
+    starts: np.ndarray
+    moments: np.ndarray
+    error: np.ndarray
+    flux: np.ndarray
+    converged: bool
+    u: fem.Function
+    difference: fem.Function
+    boundary: Boundary
+    triangulation: Triangulation
+    solver: str
+    unknowns: int
+    cells: int
+    levels: list[Level] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """E τ at the starts."""
+        return self.moments[:, 0]
+
+    @property
+    def standard_deviation(self) -> np.ndarray:
+        """The standard deviation of τ at the starts; needs two moments."""
+        if self.moments.shape[1] < 2:
+            raise InputError("exit.moments", self.moments.shape[1], "at least 2 for a variance")
+        return np.sqrt(np.maximum(self.moments[:, 1] - self.moments[:, 0] ** 2, 0.0))
+
+    def at(self, points: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+        """Return the mean exit time at points (n, d), nan outside the mesh. Collective."""
+        where = locate(self.u.function_space.mesh, as_points(points, self.process.dimension, "points"))
+        return evaluate(self.u, where)
+
+
+def as_points(points: object, dimension: int, key: str) -> np.ndarray:
+    """Return `points` as an array (n, d). Raises InputError."""
+    try:
+        x = np.atleast_2d(np.asarray(points, dtype=float))
+    except (TypeError, ValueError):
+        raise InputError(key, points, f"a list of points with {dimension} numbers each") from None
+    if x.ndim != 2 or x.shape[1] != dimension or not np.isfinite(x).all() or not len(x):
+        raise InputError(key, points, f"a list of points with {dimension} numbers each")
+    return x
+
+
+def mean_exit_time(
+    process: Process,
+    domain: Domain,
+    *,
+    comm: MPI.Comm,
+    starts: Sequence[Sequence[float]] | None = None,
+    tolerance: float | None = None,
+    size: float | None = None,
+    scheme: str = "dg",
+    degree: int | None = None,
+    moments: int = 1,
+    max_unknowns: int | None = None,
+) -> ExitResult:
+    """Compute the mean exit time of `process` from `domain`. Collective.
+
+    Parameters
+    ----------
+    process, domain
+        Dimension 1, 2 or 3.
+    comm : MPI.Comm
+    starts : list of points
+        Where values are asked; the centre of the domain when not given.
+    tolerance : float, optional
+        Relative error asked at the starts; the mesh is refined where it helps until it is met.
+    size : float, optional
+        Mesh size; the start of the refinement when a tolerance is given too.
+    scheme : "dg", "cg" or "sg"
+        Discontinuous elements (default), continuous elements, or Scharfetter-Gummel weights (linear
+        elements, Q a multiple of the identity).
+    degree : int, optional
+        Element degree p.
+    moments : int
+        How many moments of τ.
+    max_unknowns : int, optional
+        Where refinement stops.
+
+    Raises
+    ------
+    InputError
+        What was asked does not fit together.
+    NoFiniteAnswer
+        The process cannot leave.
+    NotConverged
+        A linear solver failed.
+    """
+    settings = _settings(process, domain, starts, tolerance, size, scheme, degree, moments, max_unknowns)
+    limit = max_unknowns or MAX_UNKNOWNS[process.dimension]
+    history: list[Level] = []
+    sizes: float | SizeField = settings.size
+    while True:
+        began = time.perf_counter()
+        problem = discretise_level(process, domain, sizes, settings, comm)
+        answer = problem.answer
+        error = _calibrated(answer, history)
+        history.append(
+            Level(answer.cells, answer.unknowns, answer.moments, error, time.perf_counter() - began)
+        )
+        worst = float(np.max(error / np.abs(answer.moments)))
+        log.info(
+            "level %d: %d cells, %d unknowns, mean exit time %.10g, relative error %.1e (%.1f s)",
+            len(history), answer.cells, answer.unknowns, answer.moments[0, 0], worst, history[-1].seconds,
+        )  # fmt: skip
+        done = tolerance is None or worst <= tolerance
+        if done or _exhausted(history, limit):
+            break
+        sizes = problem.refined(worst, tolerance or 0.0, settings, history)
+    return _result(process, domain, comm, settings, problem, history, error, bool(done))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The checked request."""
+
+    starts: np.ndarray
+    tolerance: float | None
+    size: float
+    scheme: str
+    degree: int
+    moments: int
+
+
+def _settings(
+    process: Process,
+    domain: Domain,
+    starts: object,
+    tolerance: float | None,
+    size: float | None,
+    scheme: str,
+    degree: int | None,
+    moments: int,
+    max_unknowns: int | None,
+) -> _Settings:
+    d = process.dimension
+    if domain.dimension != d:
+        raise InputError("domain", f"dimension {domain.dimension}", f"dimension {d}, that of {process.variables}")
+    lower, upper = domain.bounding_box()
+    extent = float(np.max(upper - lower))
+    x = as_points([(lower + upper) / 2] if starts is None else starts, d, "exit.starts")
+    inside = domain.contains(x)
+    if not inside.all():
+        point = x[~inside][0].tolist()
+        raise InputError("exit.starts", point, "a point inside the domain", "A start on or outside the boundary has left.")
+    for key, value in (("mesh.tolerance", tolerance), ("mesh.size", size)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf):
+            raise InputError(key, value, "a positive number")
+    if tolerance is not None and tolerance < 1e-12:
+        raise InputError("mesh.tolerance", tolerance, "at least 1e-12, the reach of double precision")
+    if scheme not in SCHEMES:
+        raise InputError("mesh.scheme", scheme, f"one of {', '.join(SCHEMES)}")
+    for key, count, low, high in (("exit.moments", moments, 1, 10), ("mesh.degree", degree, 1, 6)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not low <= count <= high):
+            raise InputError(key, count, f"an integer from {low} to {high}")
+    if size is not None and size > extent:
+        raise InputError("mesh.size", size, f"less than the domain's extent {extent:.6g}")
+    if scheme == "sg":
+        _check_gibbs(process, degree)
+    start_size = size if size is not None else extent / {1: 16, 2: 8, 3: 4}[d]
+    return _Settings(x, tolerance, start_size, scheme, 1 if scheme == "sg" else degree or DEGREE[d], moments)
+
+
+def _check_gibbs(process: Process, degree: int | None) -> None:
+    if process.landscape is None or not (process.isotropic and process.constant_diffusion):
+        raise InputError(
+            "mesh.scheme", "sg", "a loss and a covariance that is a constant multiple of the identity",
+            'Use scheme = "dg".',
+        )  # fmt: skip
+    if degree not in (None, 1):
+        raise InputError("mesh.degree", degree, 'degree 1 with scheme = "sg"')
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One level: its mesh, boundary and answer."""
+
+    triangulation: Triangulation
+    boundary: Boundary
+    location: Location
+    answer: LevelAnswer
+
+    def refined(self, worst: float, tolerance: float, settings: _Settings, history: list[Level]) -> float | SizeField:
+        """Return the sizes of the next level."""
+        if settings.scheme == "sg":
+            return settings.size * 0.5 ** len(history)
+        # indicators overestimate by cancellation: aim by their ratio to the error, a decade or so a level
+        total = float(self.triangulation.mesh.comm.allreduce(self.answer.indicators.sum()))
+        factor = max(0.25 * tolerance / worst, 0.02)
+        return next_sizes(
+            self.triangulation.mesh, self.answer.volumes, self.answer.indicators, factor * total,
+            2.0 * settings.degree,
+        )  # fmt: skip
+
+
+def discretise_level(
+    process: Process, domain: Domain, sizes: float | SizeField, settings: _Settings, comm: MPI.Comm
+) -> _Problem:
+    """Mesh, assemble and solve one level. Collective."""
+    d = process.dimension
+    order = 1 if settings.scheme == "sg" else min(settings.degree + 1, MAX_GEOMETRY[d])
+    triangulation = make_mesh(domain, sizes, order, comm)
+    location = locate(triangulation.mesh, settings.starts)
+    if not location.found.all():
+        point = settings.starts[~location.found][0].tolist()
+        raise InputError("exit.starts", point, "a point inside the mesh", "Use a smaller mesh.size or move the start.")
+    if settings.scheme == "sg":
+        boundary, answer = solve_gibbs_level(process, domain, triangulation, sizes, location, settings.moments, comm)
+    else:
+        problem = discretise(process, triangulation, domain.reflecting, settings.degree + 1)
+        boundary = problem.boundary
+        require_exit(boundary)
+        answer = solve_level(problem, settings.scheme, settings.degree, location, settings.moments)
+    return _Problem(triangulation, boundary, location, answer)
+
+
+def _calibrated(answer: LevelAnswer, history: list[Level]) -> np.ndarray:
+    """Return the error estimate, raised if the last level's estimate proved too small.
+
+    This level's value is the better one, so its distance to the last one is what the last estimate
+    should have been.
+    """
+    if not history:
+        return answer.error
+    last = history[-1]
+    ratio = np.abs(answer.moments - last.mean) / last.error
+    return np.minimum(answer.error * np.clip(ratio, 1.0, None), np.abs(answer.moments) * 1e3)
+
+
+def _exhausted(history: list[Level], limit: int) -> bool:
+    """Return whether refinement should stop without having met the tolerance."""
+    return len(history) >= MAX_LEVELS or history[-1].unknowns > limit
+
+
+def _result(
+    process: Process,
+    domain: Domain,
+    comm: MPI.Comm,
+    settings: _Settings,
+    problem: _Problem,
+    history: list[Level],
+    error: np.ndarray,
+    converged: bool,
+) -> ExitResult:
+    answer = problem.answer
+    messages = []
+    worst = float(np.max(error / np.abs(answer.moments)))
+    if not converged:
+        messages.append(
+            f"tolerance {settings.tolerance:.1e} not met: estimated relative error {worst:.1e} with "
+            f"{answer.unknowns} unknowns; raise mesh.max_unknowns or relax mesh.tolerance"
+        )
+    elif worst > 0.5:
+        messages.append(f"estimated relative error {worst:.1e}: the mesh does not resolve the problem; set mesh.tolerance")
+    lost = float(np.max(np.abs(answer.flux - 1)))
+    if lost > 1e-6:
+        messages.append(
+            f"rounding would have changed the plain solution by a factor {float(answer.flux[0]):.3g}; "
+            "the values are renormalised by the outflow"
+        )
+    peclet = largest_peclet(process, problem.triangulation.mesh)
+    if peclet > 50 and worst > 1e-2:
+        messages.append(f"largest cell Péclet number {peclet:.3g}: layers may not be resolved")
+    return ExitResult(
+        process=process, domain=domain, comm=comm, scheme=settings.scheme, degree=settings.degree,
+        starts=settings.starts, moments=answer.moments, error=error, flux=answer.flux, converged=converged,
+        u=answer.u, difference=answer.difference, boundary=problem.boundary, triangulation=problem.triangulation,
+        solver=answer.solver, unknowns=answer.unknowns, cells=answer.cells, levels=history, messages=messages,
+    )  # fmt: skip

@@ -1,0 +1,267 @@
+"""The mean exit time on one mesh, with an error estimate from two degrees.
+
+The problem is solved with elements of degree p + 1 and, by Galerkin projection, of degree p. The answer
+is that of degree p; the difference is its error estimate, with an exact splitting over the cells.
+
+Long exit times: rounding makes the solution of ``B u = 1`` wrong by a factor long before its shape
+suffers. With ``Bᵀ ρ = e_x`` the total outflow ``ρ·κ`` must be 1, and ``E τ = (ρ·m)/(ρ·κ)`` has only
+positive terms, so the value is right as long as the shape is (flux renormalisation, numerics.md 1.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petsc4py import PETSc
+
+import numpy as np
+from dolfinx import fem, la, mesh
+
+from fpsolve.errors import NoFiniteAnswer, NotConverged
+from fpsolve.fem.boundary import Boundary
+from fpsolve.fem.forms import cell_sizes
+from fpsolve.fem.generator import Discretisation, Generator, assemble, coarsen
+from fpsolve.fem.linear import Solver
+from fpsolve.fem.points import Location, functional
+
+
+@dataclass(frozen=True)
+class ExitSolution:
+    """Exit-time moments for one generator.
+
+    Attributes
+    ----------
+    moments : ndarray, shape (starts, K)
+        E τ, E τ², …; time in units in which one SGD step lasts η.
+    flux : ndarray, shape (starts,)
+        ρ·κ before renormalisation; 1 without rounding.
+    fields : list of PETSc.Vec
+        u_k on the free unknowns, renormalised.
+    densities : list of PETSc.Vec
+        For each start the expected occupation density's coefficients, scaled to sum ρ·m = 1.
+    """
+
+    moments: np.ndarray
+    flux: np.ndarray
+    fields: list[PETSc.Vec]
+    densities: list[PETSc.Vec]
+    solver: str
+    iterations: int
+
+    def destroy(self) -> None:
+        """Free the vectors. Collective."""
+        for vector in (*self.fields, *self.densities):
+            vector.destroy()
+
+
+def solve_exit(
+    generator: Generator, functionals: list[PETSc.Vec], mass_matrix: PETSc.Mat | None, moments: int
+) -> ExitSolution:
+    """Solve -A u_k = k u_{k-1} and evaluate at the starts. Collective.
+
+    Raises
+    ------
+    NoFiniteAnswer
+        When the matrix is singular to working precision: from some start the process cannot leave.
+    """
+    solver = Solver(generator.matrix, generator.space.mesh.topology.dim)
+    try:
+        occupations = [solver.solve_transpose(e) for e in functionals]
+        flux = np.array([rho.dot(generator.outflow) for rho in occupations])
+        _check_leaves(flux, [rho.dot(generator.mass) for rho in occupations])
+        values = np.empty((len(functionals), moments))
+        fields: list[PETSc.Vec] = []
+        load = generator.mass.copy()
+        for k in range(moments):
+            values[:, k] = [rho.dot(load) / f for rho, f in zip(occupations, flux, strict=True)]
+            u = solver.solve(load)
+            raw = np.array([e.dot(u) for e in functionals])
+            largest = int(np.argmax(np.abs(values[:, k])))
+            u.scale(values[largest, k] / raw[largest])
+            fields.append(u)
+            if k + 1 < moments and mass_matrix is not None:
+                mass_matrix.mult(u, load)
+                load.scale(float(k + 2))
+        load.destroy()
+        for rho in occupations:
+            rho.scale(1.0 / rho.dot(generator.mass))
+        return ExitSolution(values, flux, fields, occupations, solver.describe(), solver.iterations)
+    finally:
+        solver.destroy()
+
+
+def _check_leaves(flux: np.ndarray, occupation: list[float]) -> None:
+    bad = ~np.isfinite(flux) | (np.abs(flux) < 1e-280) | ~np.isfinite(occupation)
+    if bad.any():
+        raise NoFiniteAnswer(
+            f"the exit time from start number {int(np.flatnonzero(bad)[0]) + 1} is not finite: no probability "
+            "flows from it to any absorbing part of the boundary. Check that noise or drift leads out of the "
+            "domain (summary key boundary), or add noise (process.extra_noise)."
+        )
+
+
+@dataclass(frozen=True)
+class LevelAnswer:
+    """The answer on one mesh.
+
+    Attributes
+    ----------
+    moments, check : ndarray, shape (starts, K)
+        With degree p (the answer) and p + 1 (its control).
+    flux : ndarray, shape (starts,)
+    u, difference : Function
+        u_1 of degree p, and (degree p + 1) minus it, on the same nodes.
+    indicators, volumes : ndarray
+        For this rank's own cells: relative error contributions, summed over starts; cell volumes.
+    unknowns, cells : int
+    """
+
+    moments: np.ndarray
+    check: np.ndarray
+    flux: np.ndarray
+    u: fem.Function
+    difference: fem.Function
+    indicators: np.ndarray
+    volumes: np.ndarray
+    unknowns: int
+    cells: int
+    solver: str
+
+    @property
+    def error(self) -> np.ndarray:
+        """The estimated error of `moments`, with a floor for rounding."""
+        return np.maximum(np.abs(self.check - self.moments), 1e-13 * np.abs(self.moments))
+
+
+def solve_level(problem: Discretisation, scheme: str, degree: int, location: Location, moments: int) -> LevelAnswer:
+    """Solve with degrees p + 1 and p on one mesh. Collective.
+
+    Raises
+    ------
+    NoFiniteAnswer, NotConverged
+    """
+    fine = assemble(problem, scheme, degree + 1)
+    coarse, embedding = coarsen(fine)
+    fine_mass = fine.mass_matrix() if moments > 1 else None
+    coarse_mass = fine_mass.PtAP(embedding) if fine_mass is not None else None
+    e_fine = start_functionals(fine, location)
+    e_coarse = []
+    for e in e_fine:
+        projected = embedding.createVecRight()
+        embedding.multTranspose(e, projected)
+        e_coarse.append(projected)
+    upper = solve_exit(fine, e_fine, fine_mass, moments)
+    lower = solve_exit(coarse, e_coarse, coarse_mass, moments)
+    if not (np.isfinite(upper.moments).all() and np.isfinite(lower.moments).all()):
+        raise NotConverged("the linear solver returned values that are not finite; try a finer or coarser mesh")
+    domain = fine.space.mesh
+    cells = domain.topology.index_map(domain.topology.dim).size_global
+    contributions = _contributions(fine, embedding, upper, lower, e_coarse)
+    answer = LevelAnswer(
+        moments=lower.moments,
+        check=upper.moments,
+        flux=lower.flux,
+        u=coarse.to_function(lower.fields[0]),
+        difference=_difference(fine, coarse, embedding, upper, lower),
+        indicators=np.abs(contributions).sum(axis=0),
+        volumes=cell_volumes(domain),
+        unknowns=coarse.unknowns,
+        cells=int(cells),
+        solver=lower.solver,
+    )
+    for thing in (upper, lower, fine, coarse, embedding, fine_mass, coarse_mass, *e_fine, *e_coarse):
+        if thing is not None:
+            thing.destroy()
+    return answer
+
+
+def start_functionals(generator: Generator, location: Location) -> list[PETSc.Vec]:
+    """Return the vectors e with e·u = u(start), on the free unknowns. Collective."""
+    holder = fem.Function(generator.space)  # owns the memory of the vector
+    like = holder.x.petsc_vec
+    result = []
+    for k in range(len(location.points)):
+        whole = functional(generator.space, location, k, like)
+        result.append(generator.restrict(whole))
+        whole.destroy()
+    return result
+
+
+def _contributions(
+    fine: Generator, embedding: PETSc.Mat, upper: ExitSolution, lower: ExitSolution, e_coarse: list[PETSc.Vec]
+) -> np.ndarray:
+    """Split the relative difference of the two exit rates over the cells, shape (starts, own cells).
+
+    With densities q (∫q = 1), shapes h = u/u(x) and rates k = 1/Eτ: ``k_{p+1} - k_p =
+    (q_{p+1} - q_p)·(B h_p - k_p m)``, exactly. Contributions below the rounding of ``B h`` count as zero;
+    in the bottom of a well, where h is flat to all digits, the true ones are smaller still.
+    """
+    h = embedding.createVecLeft()
+    embedding.mult(lower.fields[0], h)
+    scale = h.norm(PETSc.NormType.INFINITY)
+    row_size = fine.matrix.getDiagonal()
+    row_size.abs()
+    residual, q = h.duplicate(), h.duplicate()
+    fine.matrix.mult(h, residual)
+    result = []
+    for k, (q_fine, q_coarse) in enumerate(zip(upper.densities, lower.densities, strict=True)):
+        at_start = e_coarse[k].dot(lower.fields[0])
+        rate = 1.0 / lower.moments[k, 0]
+        embedding.mult(q_coarse, q)
+        difference = q_fine.getArray() - q.getArray()
+        r = residual.getArray() / at_start - rate * fine.mass.getArray()
+        noise = 4e-16 * scale / abs(at_start) * row_size.getArray()
+        parts = difference * np.where(np.abs(r) > noise, r, 0.0) / rate
+        vector = h.duplicate()
+        vector.setArray(parts)
+        result.append(_per_cell(fine.to_function(vector)))
+        vector.destroy()
+    for thing in (h, residual, q, row_size):
+        thing.destroy()
+    return np.array(result)
+
+
+def _per_cell(function: fem.Function) -> np.ndarray:
+    """Sum unknowns over this rank's own cells, shared ones divided evenly."""
+    space = function.function_space
+    owned = space.mesh.topology.index_map(space.mesh.topology.dim).size_local
+    unknowns = space.dofmap.list[:owned]
+    shares = fem.Function(space)
+    np.add.at(shares.x.array, unknowns.ravel(), 1.0)
+    shares.x.scatter_reverse(la.InsertMode.add)
+    shares.x.scatter_forward()
+    return (function.x.array[unknowns] / shares.x.array[unknowns]).sum(axis=1)
+
+
+def _difference(
+    fine: Generator, coarse: Generator, embedding: PETSc.Mat, upper: ExitSolution, lower: ExitSolution
+) -> fem.Function:
+    """Return u_{p+1} - u_p at the nodes of degree p."""
+    vector = embedding.createVecLeft()
+    embedding.mult(lower.fields[0], vector)
+    vector.aypx(-1.0, upper.fields[0])
+    on_fine = fine.to_function(vector)
+    on_coarse = fem.Function(coarse.space, name="error")
+    on_coarse.interpolate(on_fine)
+    on_coarse.x.scatter_forward()
+    vector.destroy()
+    return on_coarse
+
+
+def cell_volumes(domain: mesh.Mesh) -> np.ndarray:
+    """Return the volumes of this rank's own cells. Collective."""
+    d = domain.topology.dim
+    owned = domain.topology.index_map(d).size_local
+    return (cell_sizes(domain).x.array[:owned] / 0.6) ** d
+
+
+def require_exit(boundary: Boundary) -> None:
+    """Raise NoFiniteAnswer if the process can leave nowhere."""
+    if boundary.measures["absorbing"] > 0:
+        return
+    raise NoFiniteAnswer(
+        "the process cannot leave the domain: "
+        f"{boundary.measures['reflecting']:.6g} of the boundary is reflecting, {boundary.measures['characteristic']:.6g} "
+        "has neither noise across it nor drift leading out. The mean exit time is infinite. Remove a name from "
+        "domain.reflecting, add noise (process.extra_noise), or choose another domain."
+    )
