@@ -483,8 +483,9 @@ def degenerate_disc_met(x: ArrayLike, y: ArrayLike, epsilon2: float) -> Any:
     xi = np.where(inside, px / np.sqrt(1 - q), 1.0)
     modes = _modes(_ou, float(epsilon2), -1.0, 1.0, 2048)
     c = 1 + 0.5 / modes.kappa
-    term = np.ones((len(q), len(c)))
-    total, k = term.copy(), 0
+    term: Array = np.ones((len(q), len(c)))
+    total: Array = term.copy()
+    k = 0
     while term.max(initial=0.0) > 1e-17 * (1 - q.max(initial=0.0)):
         term = term * q[:, None] * ((1 + k) / (c + k))
         total, k = total + term, k + 1
@@ -533,8 +534,9 @@ def double_well_box_met(epsilon2: float, x: ArrayLike, y: ArrayLike) -> Any:
     Notes
     -----
     Relative error about 1e-10 or better (1e-13 inside the well) for ε² from 0.03 to 0.5 where |y| <= 1.5. nan is
-    returned where it may exceed 1e-9, because many modes take part: close to y = ±2 (|y| > 1.9 for ε² >= 0.2, |y| > 1.95 for
-    ε² >= 0.05), and already at |y| = 1.8 on the steep slope x < -1.9, where the eigenfunctions are large and cancel.
+    returned where it may exceed 1e-9, because many modes take part: close to y = ±2 (|y| > 1.9 for ε² >= 0.2,
+    |y| > 1.95 for ε² >= 0.05), and already at |y| = 1.8 on the steep slope x < -1.9, where the eigenfunctions
+    are large and cancel.
     Known value: ε² = 0.2 at (-1, 0): 177.36975.
     """
     if epsilon2 < 0.03:

@@ -76,7 +76,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def environment(checkout: Path) -> dict[str, str]:
     """What docker/run sees: nothing of the caches and settings of the run that started pytest."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("FPSOLVE_")}
+    # nor of its MPI job: a child that joined it would make it crash at its end
+    dropped = ("FPSOLVE_", "OMPI_", "PMIX_", "PMI_", "PRTE_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     caches = {"XDG_CACHE_HOME": str(checkout.parent / "cache"), "FPSOLVE_RUN_CACHE": str(checkout.parent / "roots")}
     return kept | caches | {"FPSOLVE_RUN": "host"}
 

@@ -330,17 +330,13 @@ def test_enclosures_of_wide_and_unbounded_boxes(thesis):
     assert not enclosure.loss(unbounded).is_finite()
 
 
-def test_a_pole_or_an_unbounded_hessian_in_the_box_is_not_hidden():
+def test_a_pole_or_an_end_of_definition_in_the_box_is_not_hidden():
     landscape, _ = small("1/(1 + exp(-b/a))")
     box = [flint.arb(0, 0.5), flint.arb(1, 0.5)]
     assert not landscape.enclosure().loss(box).is_finite()
     landscape, _ = small("a**1.5*x + b", "model*x")
-    enclosure = landscape.enclosure()
-    corner = [flint.arb(0.25, 0.25), flint.arb(1, 0.5)]
-    assert not enclosure.hessian(corner)[0].is_finite()
-    lower, upper = entries(enclosure.covariance(corner)[0])
-    values = landscape.covariance(np.array([[a, 1.0] for a in np.linspace(0.01, 0.5, 20)]))[:, 0, 0]
-    assert lower <= values.min() and values.max() <= upper < np.inf
+    corner = [flint.arb(0.25, 0.3), flint.arb(1, 0.5)]
+    assert not any(ball.is_finite() for ball in landscape.enclosure().covariance(corner))
 
 
 def test_enclosures_at_points_use_the_exact_data_at_any_precision(thesis):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import ufl
-from dolfinx import fem, mesh
+from dolfinx import fem, la, mesh
 
 from fpsolve.fem.boundary import EXIT, Boundary
 from fpsolve.fem.coefficients import Coefficients
@@ -29,19 +29,10 @@ def cell_sizes(domain: mesh.Mesh) -> fem.Function:
     h = fem.Function(fem.functionspace(domain, ("Discontinuous Lagrange", 0)))
     volume = fem.assemble_vector(fem.form(ufl.TestFunction(h.function_space) * ufl.dx))
     h.x.array[:] = volume.array
-    h.x.scatter_reverse(_ADD)
+    h.x.scatter_reverse(la.InsertMode.add)
     h.x.scatter_forward()
     h.x.array[:] = 0.6 * np.abs(h.x.array) ** (1.0 / d)
     return h
-
-
-def _insert_mode() -> Any:
-    from dolfinx import la
-
-    return la.InsertMode.add
-
-
-_ADD = _insert_mode()
 
 
 def measures(domain: mesh.Mesh, boundary: Boundary, degree: int) -> tuple[Any, Any, Any]:
@@ -74,23 +65,23 @@ def dg_form(space: fem.FunctionSpace, c: Coefficients, boundary: Boundary, degre
     bn = ufl.dot(b("+"), np_)
     between = (penalty * jump_u * jump_v - flux_u * jump_v - flux_v * jump_u) * dS
     upwind = -(_negative_part(bn) * v("+") - _negative_part(-bn) * v("-")) * jump_u * dS
-    return inside + between + upwind + _exit_terms(u, v, c, n, h, degree) * exits
+    an = a * n
+    leaving = exit_strength(c, domain, degree) * u * v - ufl.dot(an, ufl.grad(u)) * v - ufl.dot(an, ufl.grad(v)) * u
+    return inside + between + upwind + leaving * exits
 
 
-def _exit_terms(u: Any, v: Any, c: Coefficients, n: Any, h: Any, degree: int) -> Any:
-    an = c.a * n
-    strength = PENALTY * degree**2 * ufl.dot(n, an) / h - _negative_part(ufl.dot(c.beta, n))
-    return strength * u * v - ufl.dot(an, ufl.grad(u)) * v - ufl.dot(an, ufl.grad(v)) * u
+def exit_strength(c: Coefficients, domain: mesh.Mesh, degree: int) -> Any:
+    """Return the weight of u v on the exit: penalty of n·a n and, where the drift leads out, its flux."""
+    n, h = ufl.FacetNormal(domain), cell_sizes(domain)
+    return PENALTY * degree**2 * ufl.dot(n, c.a * n) / h - _negative_part(ufl.dot(c.beta, n))
 
 
 def dg_outflow(space: fem.FunctionSpace, c: Coefficients, boundary: Boundary, degree: int) -> Any:
     """Return the linear form v -> B(1, v): the exit terms with u = 1, without any cancellation."""
     domain = space.mesh
     exits = measures(domain, boundary, degree)[2]
-    v, n, h = ufl.TestFunction(space), ufl.FacetNormal(domain), cell_sizes(domain)
-    an = c.a * n
-    strength = PENALTY * degree**2 * ufl.dot(n, an) / h - _negative_part(ufl.dot(c.beta, n))
-    return (strength * v - ufl.dot(an, ufl.grad(v))) * exits
+    v, n = ufl.TestFunction(space), ufl.FacetNormal(domain)
+    return (exit_strength(c, domain, degree) * v - ufl.dot(c.a * n, ufl.grad(v))) * exits
 
 
 def cg_form(space: fem.FunctionSpace, c: Coefficients, boundary: Boundary, degree: int) -> Any:

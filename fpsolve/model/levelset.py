@@ -7,6 +7,7 @@ every ray from the given point meets once (star-shaped).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -271,6 +272,16 @@ class Star:
     lower: np.ndarray
     upper: np.ndarray
 
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """4000 unit vectors, nearly uniform, shape (4000, 3)."""
+        return sphere_points(4000)
+
+    @cached_property
+    def radii(self) -> np.ndarray:
+        """The radius along `directions`."""
+        return self.radius(self.directions)
+
     def radius(self, directions: np.ndarray) -> np.ndarray:
         """Return the distance from the centre to the boundary along unit vectors (n, 3), shape (n,).
 
@@ -304,8 +315,7 @@ class Star:
 
     def bounding_box(self) -> tuple[np.ndarray, np.ndarray]:
         """Return a box around the region, 2 % wider than its traced points, within the given box."""
-        directions = sphere_points(4000)
-        x = self.center + directions * self.radius(directions)[:, None]
+        x = self.center + self.directions * self.radii[:, None]
         extra = 0.02 * np.ptp(x, axis=0)
         return np.maximum(x.min(axis=0) - extra, self.lower), np.minimum(x.max(axis=0) + extra, self.upper)
 
@@ -332,8 +342,7 @@ def sphere_points(n: int) -> np.ndarray:
 
 def _star(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Star:
     star = Star(landscape, level, center, low, high)
-    directions = sphere_points(4000)
-    radius = star.radius(directions)
+    directions, radius = star.directions, star.radii
     surface = center + directions * radius[:, None]
     gradient = landscape.gradient(surface)
     slope = np.sum(gradient * directions, axis=1) / np.linalg.norm(gradient, axis=1)

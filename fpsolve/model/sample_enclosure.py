@@ -99,8 +99,6 @@ class SampleEnclosure:
         if _is_point(box):
             return [_nonnegative(centre[i][j], i == j) for i in range(d) for j in range(d)]
         direct, slope = self._moments("box", box, True).covariance, self.covariance_derivative(box)
-        if not direct[0][0].is_finite():  # the gradients may be bounded where the Hessians are not
-            direct = self._moments("gradients", box, False).covariance
         result = []
         for i in range(d):
             for j in range(d):

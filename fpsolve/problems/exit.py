@@ -31,12 +31,15 @@ from fpsolve.problems.level import LevelAnswer, require_exit, solve_level
 log = logging.getLogger("fpsolve")
 
 SCHEMES = ("dg", "cg", "sg")
-#: Degree p of the answer; p + 1 controls it. Measured in benchmarks/README.md.
-DEGREE = {1: 4, 2: 3, 3: 2}
+#: Defaults by dimension, measured in benchmarks/README.md: in 3D a factorisation of discontinuous elements
+#: costs ten times that of continuous ones of the same accuracy.
+SCHEME = {1: "dg", 2: "dg", 3: "cg"}
+#: Degree p of the answer; p + 1 controls it.
+DEGREE = {"dg": {1: 4, 2: 3, 3: 2}, "cg": {1: 4, 2: 3, 3: 4}, "sg": {1: 1, 2: 1, 3: 1}}
 MAX_UNKNOWNS = {1: 200_000, 2: 400_000, 3: 150_000}
 MAX_LEVELS = 20
-#: gmsh and the mesh reader know curved cells up to this order.
-MAX_GEOMETRY = {1: 1, 2: 4, 3: 3}
+#: Curved cells are made up to this order (fem/curved.py).
+MAX_GEOMETRY = {1: 1, 2: 5, 3: 3}
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def mean_exit_time(
     starts: Sequence[Sequence[float]] | None = None,
     tolerance: float | None = None,
     size: float | None = None,
-    scheme: str = "dg",
+    scheme: str | None = None,
     degree: int | None = None,
     moments: int = 1,
     max_unknowns: int | None = None,
@@ -147,9 +150,9 @@ def mean_exit_time(
         Relative error asked at the starts; the mesh is refined where it helps until it is met.
     size : float, optional
         Mesh size; the start of the refinement when a tolerance is given too.
-    scheme : "dg", "cg" or "sg"
-        Discontinuous elements (default), continuous elements, or Scharfetter-Gummel weights (linear
-        elements, Q a multiple of the identity).
+    scheme : "dg", "cg" or "sg", optional
+        Discontinuous elements (default in 1D and 2D), continuous elements (default in 3D), or
+        Scharfetter-Gummel weights (linear elements, Q a multiple of the identity).
     degree : int, optional
         Element degree p.
     moments : int
@@ -208,12 +211,13 @@ def _settings(
     starts: object,
     tolerance: float | None,
     size: float | None,
-    scheme: str,
+    scheme: str | None,
     degree: int | None,
     moments: int,
     max_unknowns: int | None,
 ) -> _Settings:
     d = process.dimension
+    scheme = SCHEME[d] if scheme is None else scheme
     if domain.dimension != d:
         raise InputError("domain", f"dimension {domain.dimension}", f"dimension {d}, that of {process.variables}")
     lower, upper = domain.bounding_box()
@@ -238,7 +242,7 @@ def _settings(
     if scheme == "sg":
         _check_gibbs(process, degree)
     start_size = size if size is not None else extent / {1: 16, 2: 8, 3: 4}[d]
-    return _Settings(x, tolerance, start_size, scheme, 1 if scheme == "sg" else degree or DEGREE[d], moments)
+    return _Settings(x, tolerance, start_size, scheme, degree or DEGREE[scheme][d], moments)
 
 
 def _check_gibbs(process: Process, degree: int | None) -> None:
@@ -278,7 +282,7 @@ def discretise_level(
 ) -> _Problem:
     """Mesh, assemble and solve one level. Collective."""
     d = process.dimension
-    order = 1 if settings.scheme == "sg" else min(settings.degree + 1, MAX_GEOMETRY[d])
+    order = 1 if settings.scheme == "sg" else min(settings.degree + 2, MAX_GEOMETRY[d])
     triangulation = make_mesh(domain, sizes, order, comm)
     location = locate(triangulation.mesh, settings.starts)
     if not location.found.all():
@@ -290,7 +294,7 @@ def discretise_level(
         problem = discretise(process, triangulation, domain.reflecting, settings.degree + 1)
         boundary = problem.boundary
         require_exit(boundary)
-        answer = solve_level(problem, settings.scheme, settings.degree, location, settings.moments)
+        answer = solve_level(problem, domain, settings.scheme, settings.degree, location, settings.moments)
     return _Problem(triangulation, boundary, location, answer)
 
 

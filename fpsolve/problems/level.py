@@ -23,6 +23,8 @@ from fpsolve.fem.forms import cell_sizes
 from fpsolve.fem.generator import Discretisation, Generator, assemble, coarsen
 from fpsolve.fem.linear import Solver
 from fpsolve.fem.points import Location, functional
+from fpsolve.fem.shape import correction, gap
+from fpsolve.model.domains import Domain
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def solve_exit(
                 load.scale(float(k + 2))
         load.destroy()
         for rho in occupations:
-            rho.scale(1.0 / rho.dot(generator.mass))
+            rho.scale(1.0 / rho.dot(generator.mass))  # times E τ: the occupation, of total outflow 1
         return ExitSolution(values, flux, fields, occupations, solver.describe(), solver.iterations)
     finally:
         solver.destroy()
@@ -133,8 +135,10 @@ class LevelAnswer:
         return np.maximum(np.abs(self.check - self.moments), 1e-13 * np.abs(self.moments))
 
 
-def solve_level(problem: Discretisation, scheme: str, degree: int, location: Location, moments: int) -> LevelAnswer:
-    """Solve with degrees p + 1 and p on one mesh. Collective.
+def solve_level(
+    problem: Discretisation, domain: Domain, scheme: str, degree: int, location: Location, moments: int
+) -> LevelAnswer:
+    """Solve with degrees p + 1 and p on one mesh, and correct for its curved boundary. Collective.
 
     Raises
     ------
@@ -154,17 +158,18 @@ def solve_level(problem: Discretisation, scheme: str, degree: int, location: Loc
     lower = solve_exit(coarse, e_coarse, coarse_mass, moments)
     if not (np.isfinite(upper.moments).all() and np.isfinite(lower.moments).all()):
         raise NotConverged("the linear solver returned values that are not finite; try a finer or coarser mesh")
-    domain = fine.space.mesh
-    cells = domain.topology.index_map(domain.topology.dim).size_global
+    triangulated = fine.space.mesh
+    cells = triangulated.topology.index_map(triangulated.topology.dim).size_global
+    shape = _shape_corrections(fine, domain, upper)
     contributions = _contributions(fine, embedding, upper, lower, e_coarse)
     answer = LevelAnswer(
-        moments=lower.moments,
-        check=upper.moments,
+        moments=lower.moments + shape,
+        check=upper.moments + shape,
         flux=lower.flux,
         u=coarse.to_function(lower.fields[0]),
         difference=_difference(fine, coarse, embedding, upper, lower),
         indicators=np.abs(contributions).sum(axis=0),
-        volumes=cell_volumes(domain),
+        volumes=cell_volumes(triangulated),
         unknowns=coarse.unknowns,
         cells=int(cells),
         solver=lower.solver,
@@ -173,6 +178,20 @@ def solve_level(problem: Discretisation, scheme: str, degree: int, location: Loc
         if thing is not None:
             thing.destroy()
     return answer
+
+
+def _shape_corrections(fine: Generator, domain: Domain, solution: ExitSolution) -> np.ndarray:
+    """Return Hadamard's correction of each start and moment, shape (starts, K); 0 where cells are straight."""
+    result = np.zeros_like(solution.moments)
+    distance = gap(domain, fine.space.mesh, fine.degree + 2)
+    if distance is None:
+        return result
+    fields = [fine.to_function(vector) for vector in solution.fields]
+    for k, density in enumerate(solution.densities):
+        occupation = fine.to_function(density)
+        occupation.x.array[:] *= solution.moments[k, 0]
+        result[k] = [correction(fine, distance, occupation, u) for u in fields]
+    return result
 
 
 def start_functionals(generator: Generator, location: Location) -> list[PETSc.Vec]:

@@ -67,6 +67,12 @@ def norm2(a: Sequence[Ball]) -> Ball:
     return total
 
 
+def norm(a: Sequence[Ball]) -> Ball:
+    """Return an upper bound of |a| over the enclosure, as an exact ball."""
+    total = above(norm2(a))  # a root of the ball itself would fail where its lower end is just below zero
+    return arb(total).sqrt().upper() if math.isfinite(total) else arb(math.inf)
+
+
 def times(matrix: Sequence[Ball], vector: Sequence[Ball]) -> list[Ball]:
     """Return matrix @ vector for a row-major d × d matrix."""
     d = len(vector)

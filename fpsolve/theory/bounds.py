@@ -1,7 +1,7 @@
 """The paper's bounds of the mean exit time as objects, and sharper ones, with rigorously checked hypotheses.
 
-The process is ``dX = -∇L dt + sqrt(2a) dW`` with ``a = ε²Q_eff``, ``Q_eff = scale·Q + (extra/ε²) I``; τ is the exit time
-from the open set Ω and u(x) = E_x τ. No ellipticity is used anywhere, only Itô's formula.
+The process is ``dX = -∇L dt + sqrt(2a) dW`` with ``a = ε²Q_eff``, ``Q_eff = scale·Q + (extra/ε²) I``; τ is the exit
+time from the open set Ω and u(x) = E_x τ. No ellipticity is used anywhere, only Itô's formula.
 
 The theorems and their proofs are in `fpsolve.theory.lower` (sub-solutions on balls; valid for any boundary conditions)
 and `fpsolve.theory.upper` (super-solutions that depend on one coordinate; not for reflecting parts).
@@ -22,7 +22,7 @@ from fpsolve.theory.cover import cover_of
 from fpsolve.theory.lower import lower_bound
 from fpsolve.theory.profiles import PrintedUpper, StripUpper
 from fpsolve.theory.search import Budget
-from fpsolve.theory.slopes import plane_offset, sharp_slope
+from fpsolve.theory.slopes import plane_sup, sharp_slope
 from fpsolve.theory.theorem import THEOREMS, Bound, missing
 from fpsolve.theory.upper import upper_bound
 
@@ -80,15 +80,16 @@ def printed_upper(
     base, rate = pointwise.profile, pointwise.hypotheses["Lambda"]
     rigorous, cover = Field.of(process), cover_of(domain)
     v, center = np.array(base.direction), np.array(base.center)
-    if plane_offset(rigorous, v, center, cover) == 0:
-        rest = Budget.seconds(budget / 2)
+    rest = Budget.seconds(budget / 2)
+    if plane_sup(rigorous, v, center, cover, rest.share(3)).value == 0:
         plain = sharp_slope(rigorous, v, center, 0.0, base.diffusion, base.radius, cover, rest)
         rate = plain if plain.verified else rate
     r = 0.9 * base.radius if ball_radius is None else ball_radius
     profile = PrintedUpper(base.center, r, base.radius, rate.value, base.diffusion)
     reason = "not an upper bound: (8) is printed with r² in place of (v·x)²; the paper's proof gives the pointwise form"
     parameters = pointwise.parameters | {"ball_radius": r}
-    return Bound("printed", "upper", THEOREMS["printed", "upper"], False, reason, pointwise.hypotheses | {"Lambda": rate}, parameters, profile)
+    hypotheses = pointwise.hypotheses | {"Lambda": rate}
+    return Bound("printed", "upper", THEOREMS["printed", "upper"], False, reason, hypotheses, parameters, profile)
 
 
 def all_bounds(

@@ -123,12 +123,12 @@ def balls(process: Process, centers: list[tuple[np.ndarray, float]], sharp: bool
         with np.errstate(all="ignore"):
             rate = np.minimum.accumulate(np.where(r > 1e-6 * largest, quotient, np.inf))
             s = np.maximum.accumulate(np.linalg.eigvalsh(np.nan_to_num(a))[:, -1])
-        d = np.maximum.accumulate(np.trace(a, axis1=1, axis2=2)) / s if sharp else np.full(len(s), float(len(center)))
+            d = np.maximum.accumulate(np.trace(a, axis1=1, axis2=2)) / s if sharp else np.full(len(s), len(center))
         for fraction in np.concatenate([[1.0], np.linspace(0.97, 0.1, 30)]):
             k = int(np.searchsorted(r, fraction * largest, side="right")) - 1
             if k < 0 or not np.isfinite(rate[k]) or not s[k] > 0:
                 continue
-            radius = fraction * largest
+            radius = float(fraction * largest)
             z = 0.5 * max(rate[k], 0.0) * radius**2 / s[k] if sharp else 0.0
             score = np.log(radius**2 / (2 * s[k] * d[k])) + float(log_growth(z, d[k]))
             slope = 2 * np.exp(min(score, 600.0)) / radius * (1 + z)
@@ -187,14 +187,18 @@ def strips(process: Process, cover: Cover, points: list[np.ndarray], sharp: bool
                 score = np.log(2 * reach**2 / (2 * b)) + z - np.log1p(z)
                 options = [StripChoice(v, center, 0.0, float(score))]
             choices.append(min(options, key=lambda c: c.score))
-    return sorted((c for c in choices if np.isfinite(c.score)), key=lambda c: c.score)
+    # where it costs little prefer axes and κ = 0: hypotheses along an axis are often exact, hence quicker to prove
+    return sorted(
+        (c for c in choices if np.isfinite(c.score)),
+        key=lambda c: c.score + 0.01 * (np.count_nonzero(c.direction) > 1) + 0.01 * (c.offset > 0),
+    )
 
 
 def _offsets(on_plane: float, unit: float) -> list[float]:
     """Return values of κ to try: just enough for |v·∇L| on the hyperplane, and more."""
     if not np.isfinite(on_plane):
         return []
-    least = on_plane * 1.02 + (1e-3 * unit if on_plane > 1e-12 * unit else 0.0)
+    least = on_plane * 1.002
     return [least] + [least + t * unit for t in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)]
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from flint import arb
 
-from fpsolve.model.process import Process
+from fpsolve.model.process import Enclosure, Process
 from fpsolve.theory.balls import (
     Ball,
     above,
@@ -25,14 +25,15 @@ from fpsolve.theory.balls import (
     intersect,
     interval,
     largest_eigenvalue,
+    norm,
     norm2,
     smallest_eigenvalue,
     times,
 )
-from fpsolve.theory.cover import BallCover, BoxCover, Cover, sample
+from fpsolve.theory.cover import BallCover, Box, BoxCover, Cover, sample
 from fpsolve.theory.search import BoxBound, Budget, Outcome, PointValue, maximise
 
-RELATIVE = 2e-4
+RELATIVE = 1e-3
 METHOD = "best-first branch and bound in Arb balls, mean-value form"
 
 
@@ -76,7 +77,7 @@ class Field:
     """
 
     process: Process
-    enclosure: object
+    enclosure: Enclosure
     strength: Ball
     extra: Ball
 
@@ -96,11 +97,11 @@ class Field:
 
     def gradient(self, box: Sequence[Ball]) -> list[Ball]:
         """Enclose ∇L."""
-        return self.enclosure.gradient(list(box))  # type: ignore[attr-defined]
+        return self.enclosure.gradient(list(box))
 
     def hessian(self, box: Sequence[Ball]) -> list[Ball]:
         """Enclose D²L, row-major."""
-        return self.enclosure.hessian(list(box))  # type: ignore[attr-defined]
+        return self.enclosure.hessian(list(box))
 
     def gradient_and_hessian(self, lo: np.ndarray, hi: np.ndarray) -> tuple[list[Ball], list[Ball], list[Ball]]:
         """Enclose ∇L (plain and mean-value form) and D²L over a box, and ∇L at its midpoint."""
@@ -108,20 +109,23 @@ class Field:
         hessian, at_middle = self.hessian(box), self.gradient(middle)
         steps = [x - m for x, m in zip(box, middle, strict=True)]
         mean = [g + s for g, s in zip(at_middle, times(hessian, steps), strict=True)]
+        if finite(hessian) and max(h.rad() for h in hessian) <= max(abs(h.mid()) for h in hessian) / 4:
+            return mean, hessian, at_middle  # close to the range already: save an evaluation
         return [intersect(x, y) for x, y in zip(self.gradient(box), mean, strict=True)], hessian, at_middle
 
-    def diffusion(self, lo: np.ndarray, hi: np.ndarray) -> list[Ball]:
-        """Enclose a over a box, row-major (mean-value form where derivatives of Q are available)."""
+    def diffusion(self, lo: np.ndarray, hi: np.ndarray) -> tuple[list[Ball], np.ndarray | None]:
+        """Enclose a over a box, row-major (mean-value form where derivatives of Q are available); and side weights."""
         box, d = box_balls(lo, hi), self.dimension
-        matrix = self.enclosure.covariance(box)  # type: ignore[attr-defined]
-        slope = self.enclosure.covariance_derivative(box)  # type: ignore[attr-defined]
+        matrix = self.enclosure.covariance(box)
+        slope, weights = self.enclosure.covariance_derivative(box), None
         if slope is not None:
+            weights = np.array([sum(above(abs(s)) for s in slope[k::d]) for k in range(d)]) * (hi - lo)
             middle = middle_of(lo, hi)
             steps = [x - m for x, m in zip(box, middle, strict=True)]
-            at_middle = self.enclosure.covariance(middle)  # type: ignore[attr-defined]
+            at_middle = self.enclosure.covariance(middle)
             mean = [at_middle[k] + dot(slope[k * d : (k + 1) * d], steps) for k in range(d * d)]
             matrix = [intersect(x, y) for x, y in zip(matrix, mean, strict=True)]
-        return [self.strength * q + (self.extra if k % (d + 1) == 0 else 0) for k, q in enumerate(matrix)]
+        return [self.strength * q + (self.extra if k % (d + 1) == 0 else 0) for k, q in enumerate(matrix)], weights
 
 
 def middle_of(lo: np.ndarray, hi: np.ndarray) -> list[Ball]:
@@ -134,7 +138,8 @@ def as_constant(name: str, kind: Literal["lower", "upper"], outcome: Outcome) ->
     if math.isfinite(value):
         return Constant(name, value, kind, boxes=outcome.boxes)
     where = "" if outcome.worst is None else " on the box " + _show(*outcome.worst)
-    return Constant(name, value, kind, boxes=outcome.boxes, verified=False, reason=f"{name} could not be bounded{where}")
+    reason = f"{name} could not be bounded{where}"
+    return Constant(name, value, kind, boxes=outcome.boxes, verified=False, reason=reason)
 
 
 def _show(lo: np.ndarray, hi: np.ndarray) -> str:
@@ -155,19 +160,35 @@ def diffusion_sup(field: Field, cover: Cover, budget: Budget) -> Constant:
     """Bound s = sup λ_max(a) = ε²σ over the cover from above."""
     d = field.dimension
 
-    def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, None]:
-        return largest_eigenvalue(field.diffusion(lo, hi), d), None
+    def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, np.ndarray | None]:
+        matrix, weights = field.diffusion(lo, hi)
+        return largest_eigenvalue(matrix, d), weights
 
     outcome = search(bound, lambda x: np.linalg.eigvalsh(field.process.diffusion(x))[:, -1], cover, budget)
     return as_constant("epsilon2*sigma", "upper", outcome)
 
 
+def _functional(field: Field, form: Sequence[Ball], cover: Cover, box: Box) -> tuple[Ball, np.ndarray | None]:
+    """Return a ball whose upper end bounds ``Σ form_ij a_ij`` over the domain's part of a box, and side weights."""
+    lo, hi = box
+    value, d = dot(form, field.diffusion(lo, hi)[0]), field.dimension
+    slope = field.enclosure.covariance_derivative(box_balls(lo, hi))
+    if slope is None:
+        return value, None
+    change = [field.strength * dot(form, slope[k::d]) for k in range(d)]
+    at = dot(form, [field.strength * q for q in field.enclosure.covariance(middle_of(lo, hi))])
+    at = at + field.extra * sum(form[:: d + 1], arb(0)) + cover.rise(change, lo, hi)
+    return (value if above(value) <= above(at) else at), side_weights(change, lo, hi)
+
+
 def trace_sup(field: Field, cover: Cover, budget: Budget) -> Constant:
     """Bound sup tr a over the cover from above."""
     d = field.dimension
+    form = [arb(int(k % (d + 1) == 0)) for k in range(d * d)]
 
-    def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, None]:
-        return above(sum(field.diffusion(lo, hi)[:: d + 1], arb(0))), None
+    def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, np.ndarray | None]:
+        value, weights = _functional(field, form, cover, (lo, hi))
+        return above(value), weights
 
     outcome = search(bound, lambda x: np.trace(field.process.diffusion(x), axis1=1, axis2=2), cover, budget)
     return as_constant("epsilon2*trace", "upper", outcome)
@@ -175,11 +196,11 @@ def trace_sup(field: Field, cover: Cover, budget: Budget) -> Constant:
 
 def directional_diffusion_inf(field: Field, v: np.ndarray, cover: Cover, budget: Budget) -> Constant:
     """Bound b = inf vᵀav = ε²β over the cover from below; not verified unless it is positive."""
-    w = [arb(float(c)) for c in v]
+    form = [-arb(float(p)) * arb(float(q)) for p in v for q in v]
 
-    def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, None]:
-        matrix = field.diffusion(lo, hi)
-        return (-below(dot(times(matrix, w), w)) if finite(matrix) else math.inf), None
+    def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, np.ndarray | None]:
+        value, weights = _functional(field, form, cover, (lo, hi))
+        return above(value), weights
 
     outcome = search(bound, lambda x: -np.einsum("i,nij,j->n", v, field.process.diffusion(x), v), cover, budget)
     constant = as_constant("epsilon2*beta", "lower", outcome)
@@ -218,12 +239,15 @@ def convexity_inf(
     def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, np.ndarray | None]:
         box = box_balls(lo, hi)
         y = [x - c for x, c in zip(box, center, strict=True)]
-        gap, best, weights = norm2(y), -math.inf, None
-        if below(gap) <= 4 * float(np.sum((hi - lo) ** 2)):
+        gap, best, weights, range_ = norm2(y), -math.inf, None, arb("nan")
+        if below(gap) <= 64 * float(np.sum((hi - lo) ** 2)):
             hull = [interval(min(below(c), a), max(above(c), b)) for c, a, b in zip(center, lo, hi, strict=True)]
-            best = smallest_eigenvalue(field.hessian(hull), d)
+            hessian = field.hessian(hull)
+            best = smallest_eigenvalue(hessian, d)
+            most = largest_eigenvalue(hessian, d)
+            range_ = interval(best, most) if math.isfinite(best + most) else range_
         if below(gap) > 0:
-            quotient, weights = _star_quotient(field, center, base, (lo, hi), y, gap)
+            quotient, weights = _star_quotient(field, center, base, cover, (lo, hi), range_)
             best = max(best, quotient)
         return -best, weights
 
@@ -242,18 +266,32 @@ def convexity_inf(
 
 
 def _star_quotient(
-    field: Field, center: Sequence[Ball], base: Sequence[Ball], box: tuple[np.ndarray, np.ndarray], y: list[Ball], gap: Ball
+    field: Field, center: Sequence[Ball], base: Sequence[Ball], cover: Cover, box: Box, known: Ball
 ) -> tuple[float, np.ndarray]:
+    """Bound the quotient of `convexity_inf` on a box off the centre from below; `known` encloses it, or is nan.
+
+    The slope of the quotient q holds q itself, ``∇q = (∇L - g + D²L y - 2qy)/|y|²``, so each enclosure of q improves
+    the slope and with it the next mean-value form.
+    """
     lo, hi = box
-    gradient, hessian, at_middle = field.gradient_and_hessian(lo, hi)
-    rise = [g - b for g, b in zip(gradient, base, strict=True)]
-    plain = dot(y, rise) / gap
     middle = middle_of(lo, hi)
+    y = [x - c for x, c in zip(box_balls(lo, hi), center, strict=True)]
     ym = [m - c for m, c in zip(middle, center, strict=True)]
+    gradient, hessian, at_middle = field.gradient_and_hessian(lo, hi)
+    gap, rise = norm2(y), [g - b for g, b in zip(gradient, base, strict=True)]
     qm = dot(ym, [g - b for g, b in zip(at_middle, base, strict=True)]) / norm2(ym)
-    slope = [(r + h - 2 * plain * z) / gap for r, h, z in zip(rise, times(hessian, y), y, strict=True)]
-    steps = [interval(a, b) - m for a, b, m in zip(lo, hi, middle, strict=True)]
-    return max(below(plain), below(qm + dot(slope, steps))), side_weights(slope, lo, hi)
+    fixed = [r + h for r, h in zip(rise, times(hessian, y), strict=True)]
+    quotient = intersect(known, dot(y, rise) / gap)
+    least = below(quotient)
+    for _ in range(3):
+        slope = [(f - 2 * quotient * z) / gap for f, z in zip(fixed, y, strict=True)]
+        down, up = cover.rise([-s for s in slope], lo, hi), cover.rise(slope, lo, hi)
+        mean = (qm - down).union(qm + up)
+        least = max(least, below(qm - down))
+        if not mean.is_finite() or mean.rad() >= 0.9 * quotient.rad():
+            break
+        quotient = mean
+    return least, side_weights(slope, lo, hi)
 
 
 def side_weights(slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
@@ -265,7 +303,7 @@ def reach_sup(v: np.ndarray, center: np.ndarray, cover: Cover, budget: Budget) -
     w, c = [arb(float(t)) for t in v], [arb(float(t)) for t in center]
     if isinstance(cover, BallCover):
         offset = dot(w, [arb(float(m)) - t for m, t in zip(cover.center, c, strict=True)])
-        value = above(abs(offset) + norm2(w).sqrt() * arb(cover.radius))
+        value = above(abs(offset) + norm(w) * arb(cover.radius))
         return Constant("R_v", value, "upper", "closed form for a ball, in Arb")
     if isinstance(cover, BoxCover):
         widest = arb(0)
@@ -283,7 +321,7 @@ def reach_sup(v: np.ndarray, center: np.ndarray, cover: Cover, budget: Budget) -
 
 def gradient_at(field: Field, center: np.ndarray) -> Constant:
     """Bound |∇L(center)| from above."""
-    value = above(norm2(field.gradient([arb(float(c)) for c in center])).sqrt())
+    value = above(norm(field.gradient([arb(float(c)) for c in center])))
     return Constant("gradient at the centre", value, "upper", "one evaluation in Arb", 1, math.isfinite(value))
 
 

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from fpsolve.model.domains import Ball as BallDomain
 from fpsolve.model.domains import Box as BoxDomain
 from fpsolve.model.domains import Interval, Sublevel
 from fpsolve.model.process import Enclosure
-from fpsolve.theory.balls import above, below, box_balls, dot, finite, norm2
+from fpsolve.theory.balls import Ball, above, below, box_balls, dot, finite, norm
 
 Box = tuple[np.ndarray, np.ndarray]
 # relative margin for the few floating-point operations of the geometric tests
@@ -47,6 +48,9 @@ class Cover(Protocol):
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Tell (in floating point) which points x (n, d) lie in the domain."""
 
+    def rise(self, slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> Ball:
+        """Return the largest of slope·(x - m), m = (lo + hi)/2, for x in the domain's part of the box, or more."""
+
 
 @dataclass(frozen=True)
 class BoxCover:
@@ -67,6 +71,10 @@ class BoxCover:
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Tell which points lie in the box."""
         return np.all((x >= self.lower) & (x <= self.upper), axis=1)
+
+    def rise(self, slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> Ball:
+        """Return the largest of slope·(x - m) on the box."""
+        return _box_rise(slope, lo, hi)
 
 
 @dataclass(frozen=True)
@@ -105,14 +113,32 @@ class BallCover:
         """Tell which points lie in the ball."""
         return np.sum((x - self.center) ** 2, axis=1) <= self.radius**2
 
+    def rise(self, slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> Ball:
+        """Return the lesser of the largest of slope·(x - m) on the box and on the ball, ``g·(c - m) + |g|R``.
+
+        The second makes the mean-value form of second order at the sphere, where suprema often lie.
+        """
+        on_box = _box_rise(slope, lo, hi)
+        if not finite(slope):
+            return on_box
+        fixed = [g.mid() for g in slope]
+        rest = _box_rise([g - f for g, f in zip(slope, fixed, strict=True)], lo, hi)
+        offset = [arb(float(c)) - arb(float(m)) for c, m in zip(self.center, 0.5 * (lo + hi), strict=True)]
+        return on_box.min(dot(fixed, offset) + norm(fixed) * arb(self.radius) + rest)
+
 
 @dataclass(frozen=True)
 class SublevelCover:
-    """Boxes around one component of {L < below}, found by `_component`."""
+    """Boxes around one component of {L < below}, found by `_component`.
+
+    `separated` is True when they do not reach the box in which the component is looked for, which proves that they
+    hold all of it.
+    """
 
     domain: Any
     enclosure: Enclosure
     roots: tuple[Box, ...]
+    separated: bool
 
     @property
     def lower(self) -> np.ndarray:
@@ -132,6 +158,10 @@ class SublevelCover:
         """Tell which points lie in the component."""
         return self.domain.contains(x)
 
+    def rise(self, slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> Ball:
+        """Return the largest of slope·(x - m) on the box."""
+        return _box_rise(slope, lo, hi)
+
 
 def cover_of(domain: Any, boxes: int = 400) -> Cover:
     """Return a cover of the domain; a mesh file (or anything unknown) is covered by its bounding box.
@@ -142,17 +172,29 @@ def cover_of(domain: Any, boxes: int = 400) -> Cover:
     boxes : int
         How many boxes may be spent on separating the component of a sublevel set from the others.
     """
-    lo, hi = (np.atleast_1d(np.asarray(corner, dtype=float)) for corner in domain.bounding_box())
     if isinstance(domain, BallDomain):
         return BallCover(np.asarray(domain.center, dtype=float), float(domain.radius))
     if isinstance(domain, Sublevel):
         enclosure = domain.landscape.enclosure()
         if enclosure is not None:
-            return SublevelCover(domain, enclosure, _component(domain, enclosure, lo, hi, boxes))
+            # the search box and not bounding_box(), which comes from a boundary traced in floating point
+            box = np.asarray(domain.lower, dtype=float), np.asarray(domain.upper, dtype=float)
+            roots = _component(domain, enclosure, *box, boxes)
+            inside = all(np.all(lo > box[0]) and np.all(hi < box[1]) for lo, hi in roots)
+            return SublevelCover(domain, enclosure, roots, inside)
+    lo, hi = (np.atleast_1d(np.asarray(corner, dtype=float)) for corner in domain.bounding_box())
     if not isinstance(domain, (BoxDomain, Interval)):
         slack = MARGIN * (np.abs(lo) + np.abs(hi))
         lo, hi = lo - slack, hi + slack
     return BoxCover(lo, hi)
+
+
+def _box_rise(slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> Ball:
+    total = arb(0)
+    for g, a, b in zip(slope, lo, hi, strict=True):
+        middle = arb(float(0.5 * (a + b)))
+        total += abs(g) * (arb(float(b)) - middle).max(middle - arb(float(a)))
+    return total.upper() if total.is_finite() else total
 
 
 def loss_range(enclosure: Enclosure, lo: np.ndarray, hi: np.ndarray) -> tuple[float, float]:
@@ -237,7 +279,7 @@ def inscribed_radius(domain: Any, center: np.ndarray, slack: float = 0.0) -> flo
     """
     if isinstance(domain, BallDomain):
         offset = [arb(float(a)) - arb(float(b)) for a, b in zip(center, domain.center, strict=True)]
-        return max(below(arb(float(domain.radius)) - norm2(offset).sqrt() - arb(slack)), 0.0)
+        return max(below(arb(float(domain.radius)) - norm(offset) - arb(slack)), 0.0)
     if isinstance(domain, (BoxDomain, Interval)):
         lo, hi = (np.atleast_1d(np.asarray(corner, dtype=float)) for corner in domain.bounding_box())
         gaps = [below(arb(float(c)) - arb(float(a)) - arb(slack)) for a, c in zip(lo, center, strict=True)]
@@ -256,5 +298,4 @@ def segment_below(domain: Any, enclosure: Enclosure, start: Sequence[float], end
         pieces = 1
     nodes = a + np.linspace(0.0, 1.0, pieces + 1)[:, None] * (b - a)
     # consecutive boxes share a node, so the union of them is connected whatever the rounding of the nodes
-    pairs = zip(nodes[:-1], nodes[1:], strict=True)
-    return all(loss_range(enclosure, np.minimum(p, q), np.maximum(p, q))[1] < domain.below for p, q in pairs)
+    return all(loss_range(enclosure, np.minimum(p, q), np.maximum(p, q))[1] < domain.below for p, q in pairwise(nodes))

@@ -1,22 +1,30 @@
 r"""Lower bounds of the mean exit time u from balls on which the drift points inwards.
 
-Paper Theorems 1.3 and 3.1. ``dX = -∇L dt + sqrt(2a) dW``, ``a = ε²Q_eff``; only Itô's formula is used. Let B = B_R(c) ⊂ Ω, ``s >= λ_max(a)``, ``T >= tr a`` on B and
-``(x-c)·(∇L(x)-g) >= λ|x-c|²`` there with g = ∇L(c), λ >= 0. This is less than λ-convexity. Let w(x) = W(|x-c|) with
-``W'(0) = 0``, ``W'' <= W'/r <= 0`` and W(R) = 0. Then the Hessian of w has the eigenvalues W'' (radial) and W'/r, and with
-``q = n·a n <= s`` (n radial) ``tr(a D²w) = (W'/r) tr a + (W'' - W'/r) q >= (W'/r)(T - s) + s W''``, as both factors are <= 0.
-Moreover ``-∇L·∇w = -(W'/r) (x-c)·∇L >= -λ r W' - |g||W'|``.
+Paper Theorems 1.3 and 3.1. ``dX = -∇L dt + sqrt(2a) dW``, ``a = ε²Q_eff``; only Itô's formula is used.
+Let B = B_R(c) ⊂ Ω, ``s >= λ_max(a)``, ``T >= tr a`` on B and ``(x-c)·(∇L(x)-g) >= λ|x-c|²`` there with g = ∇L(c) and
+λ >= 0; this is less than λ-convexity. Let w(x) = W(|x-c|) with ``W'(0) = 0``, ``W'' <= W'/r <= 0`` and W(R) = 0. The
+Hessian of w has the eigenvalues W'' (radial) and W'/r, so with ``q = n·a n <= s`` (n radial)
+
+    tr(a D²w) = (W'/r) tr a + (W'' - W'/r) q >= (W'/r)(T - s) + s W'',
+
+as both factors are <= 0. Moreover ``-∇L·∇w = -(W'/r) (x-c)·∇L >= -λ r W' - |g||W'|``.
 
 - *paper*: ``W = (R²-r²)/(2sd)``, so ``-A w <= tr a/(sd) + |g|R/(sd) <= 1 + |g|R/(sd) = C``; only λ >= 0 enters.
   (The paper asks for λ > 0; a λ that is only known to exceed a tiny -δ is used as below, with C at most 1.01.)
-- *sharp*: ``W = m(r; d', λ, s)`` with ``d' = T/s``, ``1 <= d' <= d``: ``sW'' + (T-s)W'/r - λrW' = -1``. (``W' = -r h(r)`` with
-  h > 0 increasing for λ >= 0, hence ``W'' <= W'/r <= 0``.) So ``-A w <= 1 + |g||W'(R)| = C``.
+- *sharp*: ``W = m(r; d', λ, s)`` of `fpsolve.theory.radial` with ``d' = T/s``, ``1 <= d' <= d``, which solves
+  ``sW'' + (T-s)W'/r - λrW' = -1``. As ``W' = -r h(r)`` with h > 0 increasing for λ >= 0, ``W'' <= W'/r <= 0``.
+  So ``-A w <= 1 + |g||W'(R)| = C``.
 
-For t > 0 Itô gives ``E w(X_{τ_B∧t}) >= w(x) - C E(τ_B∧t)``. If τ_B is infinite with positive probability, u = ∞ and nothing
-is to show; otherwise t → ∞ and w = 0 on ∂B give ``E τ_B >= w(x)/C``. As B ⊂ Ω, τ >= τ_B. Until τ_B the process has
-not met ∂Ω, so this holds for absorbing, characteristic and reflecting boundary parts alike.
-c is a stationary point (g = 0) known up to an enclosure of radius ρ, in which case R is the radius of a ball about every
-point of the enclosure and ``W(|x - c̃| + ρ)`` is reported; or any point, with |g| bounded.
-For λ < 0 m need not be concave; then λ = 0 is used and ``-λR`` is added to |g|, which bounds ``-(x-c)·∇L/|x-c|`` too.
+Where the best λ is negative m need not be concave. Then λ = 0 is used and ``-λR`` is added to |g|, as
+``-(x-c)·∇L <= |g|r - λr² <= (|g| - λR) r``.
+
+For t > 0 Itô gives ``E w(X_{τ_B∧t}) >= w(x) - C E(τ_B∧t)``. If τ_B is infinite with positive probability, u = ∞ and
+nothing is to show; otherwise t → ∞ and w = 0 on ∂B give ``E τ_B >= w(x)/C``. As B ⊂ Ω, τ >= τ_B. Until τ_B the process
+has not met ∂Ω, so this holds for absorbing, characteristic and reflecting boundary parts alike.
+
+c is a stationary point (g = 0), known up to an enclosure of radius ρ: then R is the radius of a ball about every point
+of the enclosure and ``W(|x - c̃| + ρ)`` is reported, c̃ being the enclosure's midpoint; or c is any point and |g| is
+bounded.
 """
 
 from __future__ import annotations
@@ -31,7 +39,7 @@ from flint import arb
 from fpsolve.model.domains import MeshFile, Sublevel
 from fpsolve.model.process import Process
 from fpsolve.theory import candidates
-from fpsolve.theory.balls import Ball, above, norm2
+from fpsolve.theory.balls import Ball, above, norm
 from fpsolve.theory.constants import (
     Constant,
     Field,
@@ -68,13 +76,14 @@ def lower_bound(name: Literal["paper", "sharp"], process: Process, domain: Any, 
     centers = [_center(rigorous, point) for point in search_points(process, domain, cover)]
     sizes = [_largest_ball(domain, c, cover) for c in centers]
     best = list(zip([c.point for c in centers], sizes, strict=True))
-    reason, tried, limits = "does not apply: no ball in Ω with (x-c)·∇L >= 0 was found", 0, dict.fromkeys(range(len(centers)), math.inf)
+    reason, tried = "does not apply: no ball in Ω with (x-c)·∇L >= 0 was found", 0
+    limits = [math.inf] * len(centers)
     hypotheses: dict[str, Constant] = {}
     for choice in candidates.balls(process, best, name == "sharp"):
         index = next(k for k, c in enumerate(centers) if c.point is choice.center)
         if choice.radius > limits[index]:
             continue
-        result = _verified_ball(name, rigorous, domain, centers[index], choice.radius, budget.share(2))
+        result = _verified_ball(name, rigorous, domain, centers[index], choice.radius, budget.share(1.4))
         if isinstance(result, Bound):
             return result
         (reason, hypotheses), limits[index], tried = result, 0.9 * choice.radius, tried + 1
@@ -85,7 +94,7 @@ def lower_bound(name: Literal["paper", "sharp"], process: Process, domain: Any, 
 
 def _center(rigorous: Field, point: np.ndarray) -> _Center:
     enclosure, stationary = stationary_point(rigorous, point)
-    slack = above(norm2([b - arb(float(c)) for b, c in zip(enclosure, point, strict=True)]).sqrt())
+    slack = above(norm([b - arb(float(c)) for b, c in zip(enclosure, point, strict=True)]))
     return _Center(point, enclosure, stationary, slack)
 
 
@@ -93,17 +102,17 @@ def _largest_ball(domain: Any, center: _Center, cover: Cover) -> float:
     """Return the radius of the largest ball to try; for sublevel sets an estimate, else rigorous."""
     if not isinstance(domain, Sublevel):
         return inscribed_radius(domain, center.point, center.slack)
-    x = sample(cover, 4000)
-    outside = sample(BallCover(center.point, float(np.max(cover.upper - cover.lower))), 4000)
-    outside = outside[~domain.contains(outside)]
-    if not len(x) or not len(outside):
-        return 0.0
-    return 0.995 * float(np.min(np.linalg.norm(outside - center.point, axis=1)))
+    radius = float(np.max(cover.upper - cover.lower))
+    for _ in range(400):
+        if np.max(domain.landscape.loss(sample(BallCover(center.point, radius), 600))) < domain.below:
+            return 0.99 * radius
+        radius *= 0.98
+    return 0.0
 
 
 def _inside_sublevel(rigorous: Field, domain: Sublevel, cover: BallCover, budget: Budget) -> bool:
     """Prove that the ball lies in the component of {L < below} that holds the given point, and in the search box."""
-    lo, hi = (np.asarray(corner, dtype=float) for corner in domain.bounding_box())
+    lo, hi = np.asarray(domain.lower, dtype=float), np.asarray(domain.upper, dtype=float)
     if np.any(cover.lower < lo) or np.any(cover.upper > hi):
         return False
     enclosure = domain.landscape.enclosure()
@@ -111,7 +120,7 @@ def _inside_sublevel(rigorous: Field, domain: Sublevel, cover: BallCover, budget
         return False
     aim = math.nextafter(domain.below, -math.inf)
     outcome = maximise(
-        lambda a, b: (loss_range(enclosure, a, b)[1], None), domain.landscape.loss, cover, budget, relative=0.0, enough=aim
+        lambda a, b: (loss_range(enclosure, a, b)[1], None), domain.landscape.loss, cover, budget, 0.0, enough=aim
     )
     return outcome.bound < domain.below
 
@@ -149,7 +158,8 @@ def _verified_ball(
     if name == "paper":
         correction = above(1 + arb(pull) * arb(radius) / (arb(s.value) * d))
         if correction > 1 + candidates.PAPER_DEFECT:
-            return f"does not apply: (x-c)·∇L >= λ|x-c|² holds only with λ = {rate.value:.4g} on the ball of radius {radius:.4g}", found
+            where = f"on the ball of radius {radius:.4g} about {numbers(center.point)}"
+            return f"does not apply: (x-c)·∇L >= λ|x-c|² is known only with λ = {rate.value:.4g} {where}", found
         denominator = above(2 * arb(s.value) * d * arb(correction))
         profile = ParaboloidLower(numbers(center.point), center.slack, radius, denominator)
     else:

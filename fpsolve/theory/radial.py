@@ -101,7 +101,7 @@ def _series(z: np.ndarray, limit: float, b: float, side: Side) -> tuple[np.ndarr
 def steepest_slope(radius: float, dimension: float, rate: float, diffusion: float) -> float:
     """Return an upper bound of |m'(R)|, the largest slope of m on the ball, for λ >= 0."""
     z = arb(rate) * arb(radius) ** 2 / (2 * arb(diffusion))
-    kummer = arb.hypgeom_1f1(arb(1), 1 + arb(dimension) / 2, z)
+    kummer = z.hypgeom_1f1(arb(1), 1 + arb(dimension) / 2)
     return above(arb(radius) / (arb(diffusion) * arb(dimension)) * kummer)
 
 

@@ -1,7 +1,8 @@
 """Best-first branch and bound: a rigorous upper bound of a function over a covered domain.
 
-The result is the largest bound among the boxes that were not split, hence valid whenever the search stops; more boxes
-only make it tighter. A box without a finite bound counts as +inf, is split first and, if it stays, makes the result inf.
+The result is the largest bound among the boxes that were not split, hence valid whenever the search stops; more
+boxes only make it tighter. A box without a finite bound counts as +inf, is split first and, if it stays, makes the
+result inf.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Budget:
         """Return the budget that ends `seconds` from now."""
         return cls(time.monotonic() + seconds, boxes)
 
-    def share(self, parts: int) -> Budget:
-        """Return an equal part of the time that is left, for one of `parts` remaining searches."""
+    def share(self, parts: float) -> Budget:
+        """Return the time that is left divided by `parts`."""
         now = time.monotonic()
         return Budget(now + max(self.deadline - now, 0.0) / parts, self.boxes)
 

@@ -76,7 +76,9 @@ THEOREMS = {
 }
 
 
-def missing(name: str, kind: Literal["lower", "upper"], reason: str, hypotheses: dict[str, Constant] | None = None) -> Bound:
+def missing(
+    name: str, kind: Literal["lower", "upper"], reason: str, hypotheses: dict[str, Constant] | None = None
+) -> Bound:
     """Return the bound that does not apply, for that reason."""
     return Bound(name, kind, THEOREMS[name, kind], False, reason, hypotheses or {})
 

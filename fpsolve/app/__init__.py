@@ -1,0 +1,1 @@
+"""Case files, the command line, reports and figures."""

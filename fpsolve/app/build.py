@@ -1,0 +1,161 @@
+"""From a checked case file to the process, the domain and the starts it describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpsolve.app.case import Case, DomainCase, ProcessCase
+from fpsolve.errors import InputError
+from fpsolve.fem.parallel import on_root
+from fpsolve.model.domains import Ball, Box, Domain, Interval, MeshFile, Sublevel
+from fpsolve.model.process import Process, diffusion_process, formula_landscape, noise_level, sgd_process
+from fpsolve.model.sample_data import read_csv
+from fpsolve.model.samples import SampleLandscape, sample_landscape
+
+#: n·a n below this part of tr a counts as zero, as in `fpsolve.fem.boundary`.
+TANGENTIAL = 1e-6
+#: A start this near to a side, relative to the domain's size, lies on it.
+ON_SIDE = 1e-9
+#: Points along each side of the grid on which the loss is looked at, by dimension.
+GRID = {1: 256, 2: 24, 3: 8}
+
+
+def build(case: Case, comm: MPI.Comm) -> tuple[Process, Domain, list[tuple[float, ...]]]:
+    """Return process, domain and the points at which the mean exit time is asked. Collective.
+
+    Raises
+    ------
+    InputError
+        On every rank, if a formula, file, shape or value cannot be used.
+    """
+    process = build_process(case.process, comm)
+    domain = build_domain(case.domain, process, comm)
+    starts = case.exit.starts or (default_start(domain),)
+    check_starts(starts, process, domain, given=case.exit.starts is not None)
+    check_loss(process, domain)
+    return process, domain, list(starts)
+
+
+def build_process(case: ProcessCase, comm: MPI.Comm) -> Process:
+    """Return the process; data are read on rank 0. Collective. Raises InputError."""
+    if case.drift is not None:
+        return diffusion_process(case.drift, case.diffusion or (), case.variables)
+    if case.data is None:
+        landscape = formula_landscape(case.loss, case.covariance, case.variables)
+        return sgd_process(landscape, noise_level(**_noise(case)))
+    samples = _landscape_of_data(case, comm)
+    return sgd_process(samples, noise_level(**_noise(case), samples=samples.samples))
+
+
+def _noise(case: ProcessCase) -> dict[str, Any]:
+    keys = ("learning_rate", "batch_size", "epsilon2", "replacement", "extra_noise")
+    return {key: getattr(case, key) for key in keys}
+
+
+def _landscape_of_data(case: ProcessCase, comm: MPI.Comm) -> SampleLandscape:
+    data = case.data
+    assert data is not None  # the caller has looked
+    columns = on_root(comm, lambda: read_csv(data.file, [*data.inputs, data.target]))
+    return sample_landscape(data.model, data.parameters, data.inputs, data.target, data.sample_loss, columns)
+
+
+def build_domain(case: DomainCase, process: Process, comm: MPI.Comm) -> Domain:
+    """Return the domain; a mesh file is read on rank 0. Collective. Raises InputError."""
+    values, reflecting = case.values, case.reflecting
+    if case.shape == "interval":
+        return Interval(values["lower"], values["upper"], reflecting)
+    if case.shape == "box":
+        return Box(values["lower"], values["upper"], reflecting)
+    if case.shape == "ball":
+        return Ball(values["center"], values["radius"], reflecting)
+    if case.shape == "mesh":
+        return on_root(comm, lambda: _mesh_file(str(values["file"]), process.dimension, reflecting))
+    if process.landscape is None:
+        remedy = "A process given by drift and diffusion has none."
+        raise InputError("domain.shape", "sublevel", "a process with a loss", remedy)
+    lower, upper = values["box"]
+    return Sublevel(process.landscape, values["below"], values["containing"], lower, upper, reflecting)
+
+
+def _mesh_file(path: str, dimension: int, reflecting: tuple[str, ...]) -> MeshFile:
+    """Read the file here, so that its contents travel to the other ranks with the domain."""
+    domain = MeshFile(path, dimension, reflecting)
+    _ = domain.contents
+    return domain
+
+
+def default_start(domain: Domain) -> tuple[float, ...]:
+    """Return the start when none is given: the point of a sublevel set, else the middle of the bounding box."""
+    if isinstance(domain, Sublevel):
+        return domain.containing
+    lower, upper = domain.bounding_box()
+    return tuple(float(c) for c in (lower + upper) / 2)
+
+
+def check_starts(starts: tuple[tuple[float, ...], ...], process: Process, domain: Domain, given: bool = True) -> None:
+    """Raise InputError for a start that lies outside, or on the boundary where the process leaves at once.
+
+    A start on a reflecting part, or on one that the process cannot reach or cross, is in order (mathematics.md
+    section 1, Fichera's criterion with the outward normal there).
+    """
+    remedy = "" if given else "Give exit.starts."
+    for i, start in enumerate(starts):
+        key = f"exit.starts[{i}]"
+        point = np.array([start])
+        normals = _normals(point[0], domain)
+        if not normals and not domain.contains(point)[0]:
+            lower, upper = (corner.tolist() for corner in domain.bounding_box())
+            remedy = remedy or f"The domain lies between {lower} and {upper}."
+            raise InputError(key, list(start), "a point inside the domain", remedy)
+        if any(name not in domain.reflecting and _leaves(point, normal, process) for name, normal in normals):
+            remedy = remedy or "The process leaves there at once: the exit time is 0."
+            raise InputError(key, list(start), "a point inside the domain, not on its boundary", remedy)
+
+
+def check_loss(process: Process, domain: Domain) -> None:
+    """Raise InputError if the loss is undefined at a point of a grid over the domain.
+
+    Its derivatives are checked where the equation is assembled, but they can be finite where the loss is not: log(x).
+    """
+    if process.landscape is None:
+        return
+    lower, upper = domain.bounding_box()
+    count = GRID[process.dimension]
+    axes = [np.linspace(a, b, count + 2)[1:-1] for a, b in zip(lower, upper, strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, process.dimension)
+    points = points[domain.contains(points)]
+    bad = points[~np.isfinite(process.landscape.loss(points))]
+    if len(bad):
+        where = ", ".join(f"{name} = {value:.6g}" for name, value in zip(process.variables, bad[0], strict=True))
+        remedy = "Change the formula or the domain."
+        raise InputError("process.loss", f"not finite at {where}", "finite values in the whole domain", remedy)
+
+
+def _normals(x: np.ndarray, domain: Domain) -> list[tuple[str, np.ndarray]]:
+    """Return names and outward normals of the flat or spherical sides that x lies on."""
+    if isinstance(domain, Ball):
+        arm = x - np.array(domain.center)
+        distance = float(np.linalg.norm(arm))
+        return [("boundary", arm / distance)] if abs(distance - domain.radius) <= ON_SIDE * domain.radius else []
+    if not isinstance(domain, (Interval, Box)):
+        return []
+    lower, upper = domain.bounding_box()
+    near = ON_SIDE * (upper - lower)
+    if not ((x >= lower - near) & (x <= upper + near)).all():
+        return []
+    sides = []
+    for i, unit in enumerate(np.eye(len(x))):
+        if x[i] - lower[i] <= near[i]:
+            sides.append((domain.names[2 * i], -unit))
+        if upper[i] - x[i] <= near[i]:
+            sides.append((domain.names[2 * i + 1], unit))
+    return sides
+
+
+def _leaves(point: np.ndarray, normal: np.ndarray, process: Process) -> bool:
+    a, beta = process.diffusion(point)[0], process.beta(point)[0]
+    return bool(normal @ a @ normal > TANGENTIAL * np.trace(a) or beta @ normal < 0)

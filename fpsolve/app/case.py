@@ -1,0 +1,323 @@
+"""Case files: TOML, data only, checked key by key and read into frozen dataclasses.
+
+Nothing is computed here. A key that does not exist is an error with a suggestion, at every level, so that a
+misspelt key is never silently ignored. What formulas, shapes and numbers *mean* is checked where they are
+used (`fpsolve.model`), with the same keys in the messages.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+from fpsolve.app import readers as r
+from fpsolve.app.readers import Reader, Vector, need, read_table
+from fpsolve.errors import InputError
+from fpsolve.fem.parallel import on_root
+
+#: Relative error asked at the starts when a case file gives neither mesh.size nor mesh.tolerance.
+DEFAULT_TOLERANCE = 1e-4
+BOUNDS = ("paper", "sharp", "printed")
+#: Sections of other questions: one case file may hold them all, each command reads its own.
+OTHER_COMMANDS = ("evolve", "backward", "steady", "simulate")
+
+
+@dataclass(frozen=True)
+class DataCase:
+    """[process.data]: a model, a loss of one sample, and the file of the samples."""
+
+    model: str
+    parameters: tuple[str, ...]
+    inputs: tuple[str, ...]
+    target: str
+    file: Path
+    sample_loss: str | None = None
+
+
+@dataclass(frozen=True)
+class ProcessCase:
+    """[process]: loss and covariance, or data, or drift and diffusion; and the strength of the noise."""
+
+    variables: tuple[str, ...]
+    loss: str | None = None
+    covariance: str | tuple[tuple[str, ...], ...] = "identity"
+    drift: tuple[str, ...] | None = None
+    diffusion: tuple[tuple[str, ...], ...] | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    epsilon2: float | None = None
+    replacement: bool = True
+    extra_noise: float = 0.0
+    data: DataCase | None = None
+
+
+@dataclass(frozen=True)
+class DomainCase:
+    """[domain]: `values` are the keys that belong to the shape."""
+
+    shape: str
+    values: Mapping[str, Any]
+    reflecting: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MeshCase:
+    """[mesh]: a size, or the relative error asked for, or both (the size is then that of the first mesh)."""
+
+    size: float | None = None
+    tolerance: float | None = None
+    scheme: str = "dg"
+    degree: int | None = None
+    max_unknowns: int | None = None
+
+
+@dataclass(frozen=True)
+class ExitCase:
+    """[exit]: where the mean exit time is asked, how many moments, which bounds."""
+
+    starts: tuple[Vector, ...] | None = None
+    moments: int = 2
+    bounds: tuple[str, ...] = ("paper", "sharp")
+    model: str = "diffusion"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A whole case file.
+
+    Attributes
+    ----------
+    path : Path
+        The file; names of other files in it are relative to its directory.
+    """
+
+    path: Path
+    process: ProcessCase
+    domain: DomainCase
+    title: str = ""
+    mesh: MeshCase = field(default_factory=MeshCase)
+    exit: ExitCase = field(default_factory=ExitCase)
+
+    @property
+    def name(self) -> str:
+        """The name of the results: the file's, or its directory's when the file is called case.toml."""
+        stem = self.path.stem
+        return (self.path.resolve().parent.name or stem) if stem == "case" else stem
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def load_case(path: str | Path, comm: MPI.Comm) -> Case:
+    """Read a case file on rank 0 and return it on every rank. Collective.
+
+    Raises
+    ------
+    InputError
+        On every rank, if the file or anything in it cannot be used.
+    """
+    return on_root(comm, lambda: read_case(path))
+
+
+def read_case(path: str | Path) -> Case:
+    """Read and check a case file. Not collective. Raises InputError."""
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except IsADirectoryError:
+        inside = path / "case.toml"
+        remedy = f"Did you mean '{inside}'?" if inside.is_file() else ""
+        raise InputError("case file", str(path), "a TOML file, not a directory", remedy) from None
+    except OSError as error:
+        raise InputError("case file", str(path), "a readable TOML file", f"{error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError("case file", str(path), "a text file in UTF-8", f"Byte {error.start} is not.") from None
+    return parse_case(text, path)
+
+
+def parse_case(text: str, path: str | Path) -> Case:
+    """Check the text of a case file; `path` is its place, for messages and relative names. Raises InputError."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(path, text, error) from None
+    except RecursionError:
+        raise InputError("case file", str(path), "TOML without deep nesting") from None
+    values = read_table(table, "", _TOP, _SECTIONS)
+    for name in ("process", "domain"):
+        if name not in values:
+            raise InputError(name, None, f"a section [{name}]", f"{path} has none.")
+    process = _process(values["process"], path.parent)
+    d = len(process.variables)
+    if d > 3:
+        raise InputError("process.variables", list(process.variables), "one to three variables")
+    return Case(
+        path=path,
+        title=values.get("title", ""),
+        process=process,
+        domain=_domain(values["domain"], process.variables, path.parent),
+        mesh=_mesh(values.get("mesh", {})),
+        exit=_exit(values.get("exit", {}), process.variables),
+    )
+
+
+def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
+    place = re.search(r"at line (\d+)", str(error))
+    lines = text.splitlines() or [""]
+    number = min(int(place.group(1)), len(lines)) if place else len(lines)
+    return InputError(f"{path}, line {number}", lines[number - 1].strip(), "TOML", f"{error}.")
+
+
+def _exit_model(key: str, value: object) -> str:
+    if value != "diffusion":
+        raise InputError(key, value, '"diffusion", the only model available in this version')
+    return "diffusion"
+
+
+def _bounds(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(key, value, f"a list out of {', '.join(BOUNDS)}")
+    if "certified" in value:
+        remedy = "It is not available yet in this version."
+        raise InputError(key, "certified", f"names out of {', '.join(BOUNDS)}", remedy)
+    return tuple(dict.fromkeys(r.one_of(*BOUNDS)(key, name) for name in value))
+
+
+def _momentum(key: str, value: object) -> None:
+    remedy = "SGD with momentum is not available in this version; remove the key."
+    raise InputError(key, value, "no such key yet", remedy)
+
+
+_DATA: dict[str, Reader] = {
+    "model": r.formula, "parameters": r.some_names, "inputs": r.names, "target": r.text,
+    "sample_loss": r.formula, "file": r.text,
+}  # fmt: skip
+_PROCESS: dict[str, Reader] = {
+    "variables": r.some_names, "loss": r.formula, "covariance": r.covariance,
+    "drift": r.formulas, "diffusion": r.matrix, "data": r.table,
+    "learning_rate": r.number, "batch_size": r.count, "epsilon2": r.number, "replacement": r.flag,
+    "extra_noise": r.number, "momentum": _momentum,
+}  # fmt: skip
+_SHAPES: dict[str, dict[str, Reader]] = {
+    "interval": {"lower": r.number, "upper": r.number},
+    "box": {"lower": r.vector, "upper": r.vector},
+    "ball": {"center": r.vector, "radius": r.number},
+    "sublevel": {"below": r.number, "containing": r.vector, "box": r.corners},
+    "mesh": {"file": r.text},
+}
+_DOMAIN: dict[str, Reader] = {"shape": r.one_of(*_SHAPES), "reflecting": r.parts}
+_MESH: dict[str, Reader] = {
+    "size": r.positive, "tolerance": r.positive, "scheme": r.one_of("dg", "cg", "sg"), "degree": r.count,
+    "max_unknowns": r.count,
+}  # fmt: skip
+_EXIT: dict[str, Reader] = {"starts": r.points, "moments": r.count, "bounds": _bounds, "model": _exit_model}
+_TOP: dict[str, Reader] = {"title": r.title}
+_TOP |= dict.fromkeys(("process", "domain", "mesh", "exit", *OTHER_COMMANDS), r.table)
+#: Where a misplaced key belongs.
+_SECTIONS: dict[str, set[str]] = {
+    "process": set(_PROCESS), "process.data": set(_DATA), "domain": set(_DOMAIN).union(*_SHAPES.values()),
+    "mesh": set(_MESH), "exit": set(_EXIT),
+}  # fmt: skip
+
+
+# --- sections ------------------------------------------------------------------------------------------
+
+
+def _process(table: dict[str, Any], folder: Path) -> ProcessCase:
+    values = read_table(table, "process", _PROCESS, _SECTIONS)
+    given = [name for name in ("loss", "data", "drift") if name in values]
+    if values.get("covariance") == "samples" and "data" not in values:
+        raise InputError("process.covariance", "samples", "a section [process.data] with it")
+    if len(given) != 1:
+        raise InputError("process", given, "one of loss, drift (with diffusion) or a section [process.data]")
+    if given[0] == "data":
+        return _from_data(values, folder)
+    need(values, "process", "variables", 'the names in the formulas, such as ["x", "y"]')
+    if given[0] == "drift":
+        need(values, "process", "diffusion", "a matrix of formulas besides drift")
+        for key in values:
+            if key not in ("variables", "drift", "diffusion"):
+                remedy = "The noise is all in diffusion."
+                raise InputError(f"process.{key}", values[key], "no such key besides drift and diffusion", remedy)
+    elif "diffusion" in values:
+        remedy = "Give covariance and epsilon2, or drift and diffusion."
+        raise InputError("process.diffusion", table["diffusion"], "no diffusion besides a loss", remedy)
+    _check_noise(values)
+    return ProcessCase(**values)
+
+
+def _from_data(values: dict[str, Any], folder: Path) -> ProcessCase:
+    if values.get("covariance") != "samples":
+        why = '"samples", since there is a section [process.data]'
+        raise InputError("process.covariance", values.get("covariance"), why)
+    if "diffusion" in values:
+        raise InputError("process.diffusion", values["diffusion"], "no diffusion besides [process.data]")
+    data = read_table(values["data"], "process.data", _DATA, _SECTIONS)
+    wanted = {"model": "a formula", "parameters": "a list of names", "target": "a column", "file": "a file"}
+    for key, why in wanted.items():
+        need(data, "process.data", key, why)
+    parameters = data["parameters"]
+    if values.get("variables", parameters) != parameters:
+        given = list(values["variables"])
+        raise InputError("process.variables", given, f"the parameters {list(parameters)}", "Remove the key.")
+    _check_noise(values)
+    file = folder / data.pop("file")
+    return ProcessCase(**(values | {"variables": parameters, "data": DataCase(**({"inputs": ()} | data), file=file)}))
+
+
+def _check_noise(values: dict[str, Any]) -> None:
+    if "epsilon2" in values and "batch_size" in values and "learning_rate" not in values:
+        remedy = "Give learning_rate instead of epsilon2."
+        raise InputError("process.batch_size", values["batch_size"], "no batch_size besides epsilon2", remedy)
+
+
+def _domain(table: dict[str, Any], variables: tuple[str, ...], folder: Path) -> DomainCase:
+    need(table, "domain", "shape", f"one of {', '.join(_SHAPES)}")
+    shape = _DOMAIN["shape"]("domain.shape", table["shape"])
+    own = _SHAPES[shape]
+    for key in table:
+        if key not in own and key not in _DOMAIN and any(key in other for other in _SHAPES.values()):
+            remedy = f"It takes {', '.join(own)}."
+            raise InputError(f"domain.{key}", table[key], f'no such key with shape = "{shape}"', remedy)
+    values = read_table(table, "domain", _DOMAIN | own, _SECTIONS)
+    for key in own:
+        need(values, "domain", key, f'a value, since shape = "{shape}"')
+    if shape == "interval" and len(variables) != 1:
+        raise InputError("domain.shape", shape, f'a domain of {len(variables)} dimensions, e.g. "box" or "ball"')
+    for key in ("lower", "upper", "center", "containing"):
+        if isinstance(values.get(key), tuple):
+            _check_length(f"domain.{key}", values[key], variables)
+    for corner, name in zip(values.get("box", ()), ("lower", "upper"), strict=False):
+        _check_length(f"domain.box.{name}", corner, variables)
+    if "file" in values:
+        values["file"] = folder / values["file"]
+    return DomainCase(shape, {key: values[key] for key in own}, values.get("reflecting", ()))
+
+
+def _check_length(key: str, value: Vector, variables: tuple[str, ...]) -> None:
+    if len(value) != len(variables):
+        raise InputError(key, list(value), f"{len(variables)} number(s), one for each of {', '.join(variables)}")
+
+
+def _mesh(table: dict[str, Any]) -> MeshCase:
+    values = read_table(table, "mesh", _MESH, _SECTIONS)
+    if "size" not in values:
+        values.setdefault("tolerance", DEFAULT_TOLERANCE)
+    return MeshCase(**values)
+
+
+def _exit(table: dict[str, Any], variables: tuple[str, ...]) -> ExitCase:
+    starts = table.get("starts")
+    if isinstance(starts, list) and len(variables) > 1 and starts and not any(isinstance(x, list) for x in starts):
+        raise InputError("exit.starts", starts, "a list of points, each a list", f"Write [{starts}] for one point.")
+    values = read_table(table, "exit", _EXIT, _SECTIONS)
+    for i, point in enumerate(values.get("starts", ())):
+        _check_length(f"exit.starts[{i}]", point, variables)
+    return ExitCase(**values)

@@ -1,0 +1,227 @@
+"""The command line: ``fpsolve exit CASE.toml``, ``fpsolve info``; the same under ``mpirun -n N``.
+
+Exit codes: 0 answered; 2 the input is wrong; 3 not converged, tolerance not met or a bound violated (the result
+is written all the same); 4 no finite answer; 1 an error in fpsolve itself; 130 interrupted.
+
+Every rank ends with the same code and one rank says why. To that end each rank sends its outcome to all others
+at the end without waiting in a barrier; a rank that has failed and hears nothing from the others, which then
+wait for it elsewhere, ends them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn
+
+from fpsolve.errors import FpsolveError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+#: Seconds that a failed rank waits for the others to fail too before it ends them.
+PATIENCE = 5.0
+#: Packages that pip cannot bring, and where they come from.
+SYSTEM_PACKAGES = ("mpi4py", "petsc4py", "dolfinx", "ufl", "basix", "ffcx", "gmsh", "flint")
+PETSC_UNKNOWN_TYPE = 86
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rank ended: its exit code and, after a failure, what to say."""
+
+    code: int
+    message: str = ""
+
+
+class _Usage(Exception):
+    """The command line cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing once for every rank."""
+        raise _Usage(f"fpsolve: error: {message}\n{self.format_usage().strip()}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line without what stands after ``--``."""
+    from fpsolve import __version__
+
+    top = _Parser(
+        prog="fpsolve",
+        description="Stochastic gradient descent as a degenerate diffusion, answered with error bounds.",
+        epilog="Under MPI: mpirun -n N fpsolve ...; options for PETSc stand after --.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"fpsolve {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    ask = commands.add_parser(
+        "exit",
+        help="mean exit time from a domain, with error estimate and bounds",
+        description="Compute the mean exit time of a case file; write summary.json, fields and figures.",
+        usage="fpsolve exit CASE.toml [--out DIR] [--no-figures] [--quiet] [-- PETSc options]",
+        allow_abbrev=False,
+    )
+    ask.add_argument("case", metavar="CASE.toml", help="the case file")
+    ask.add_argument("--out", metavar="DIR", help="directory of the results (default: results/<name of the case file>)")
+    ask.add_argument("--no-figures", action="store_true", help="write no PNG files")
+    ask.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    commands.add_parser("info", help="versions, abilities of the installed PETSc, places of caches", allow_abbrev=False)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code, the same on every rank. Collective on COMM_WORLD.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The words after ``fpsolve``; those of the process by default.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        request = parser().parse_args(words[:cut])
+    except _Usage as error:
+        return finish(ranks(), Outcome(2, str(error)))
+    except SystemExit as done:  # --help, --version
+        return int(done.code or 0)
+    all_ranks = ranks()
+    with _progress(all_ranks, getattr(request, "quiet", False)):
+        outcome = attempt(lambda: _command(request, words[cut + 1 :], all_ranks))
+    return finish(all_ranks, outcome)
+
+
+def _command(request: argparse.Namespace, options: list[str], all_ranks: Ranks | None) -> int:
+    """Run a subcommand and return its exit code. Collective."""
+    if request.command == "info":
+        from fpsolve.app.info import collect, render
+
+        found = collect()  # on every rank: starting PETSc is collective
+        if all_ranks is None or all_ranks.work.rank == 0:
+            print(render(found), flush=True)
+        return 0
+    if all_ranks is None:
+        raise ModuleNotFoundError("No module named 'mpi4py'", name="mpi4py")
+    comm = all_ranks.work
+    # before dolfinx, which needs seconds, and before PETSc starts
+    from fpsolve.app import petsc_options
+    from fpsolve.app.case import load_case
+
+    case = load_case(request.case, comm)
+    names = petsc_options.insert(options)
+    try:
+        from fpsolve.app.run_exit import run_exit
+
+        return run_exit(case, request.out, comm, not request.no_figures, lambda: petsc_options.unused(names))
+    finally:
+        petsc_options.remove(names)
+
+
+# --- how runs end --------------------------------------------------------------------------------------
+
+
+def attempt(work: Callable[[], int]) -> Outcome:
+    """Run `work` and return how it ended; nothing is raised."""
+    try:
+        return Outcome(work())
+    except FpsolveError as error:
+        return Outcome(error.exit_code, f"fpsolve: error: {error}")
+    except KeyboardInterrupt:
+        return Outcome(130, "fpsolve: interrupted")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in SYSTEM_PACKAGES:
+            return Outcome(2, f"fpsolve: error: {error}. Run 'docker/run fpsolve ...' or install it; see README.md.")
+        return _unexpected()
+    except Exception as error:
+        return _petsc(error) if type(error).__module__.startswith("petsc4py") else _unexpected()
+
+
+def _petsc(error: Exception) -> Outcome:
+    """PETSc's own errors mostly come from the options a user gave."""
+    number = getattr(error, "ierr", 0)
+    reason = str(error).strip().splitlines()[-1].partition("] ")[2] or str(error)
+    remedy = "Check the options after '--' and those in PETSC_OPTIONS; 'fpsolve info' tells what this PETSc offers."
+    code = 2 if number == PETSC_UNKNOWN_TYPE else 3
+    return Outcome(code, f"fpsolve: error: PETSc failed with error {number}: {reason}. {remedy}")
+
+
+def _unexpected() -> Outcome:
+    request = "fpsolve: this is an error in fpsolve; please report it with the case file and the lines above."
+    return Outcome(1, f"{traceback.format_exc()}{request}")
+
+
+def finish(all_ranks: Ranks | None, outcome: Outcome) -> int:
+    """Say why the run failed, on one rank, and return the exit code of all. Collective.
+
+    Ranks that do not come here within `PATIENCE` wait for this one in some other collective call, if this one
+    has failed: they are ended by MPI_Abort with the code.
+    """
+    if all_ranks is None or all_ranks.end.size == 1:
+        if outcome.message:
+            print(outcome.message, file=sys.stderr, flush=True)
+        return outcome.code
+    import numpy as np
+
+    comm = all_ranks.end
+    mine = np.array([outcome.code, bool(outcome.message)], dtype=np.int32)
+    every = np.empty((comm.size, 2), dtype=np.int32)
+    request = comm.Iallgather(mine, every)
+    deadline = time.monotonic() + (PATIENCE if outcome.message else float("inf"))
+    while not request.Test():
+        if time.monotonic() > deadline:
+            print(outcome.message, file=sys.stderr, flush=True)
+            comm.Abort(outcome.code)
+        time.sleep(0.005)
+    speakers = np.flatnonzero(every[:, 1])
+    if len(speakers) and comm.rank == speakers[0]:
+        print(outcome.message, file=sys.stderr, flush=True)
+    return int(every[:, 0].max())
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """All processes, twice: one communicator for the work and one to end it.
+
+    A rank that fails while others work must not meet their messages with its own.
+    """
+
+    work: MPI.Intracomm
+    end: MPI.Intracomm
+
+
+@cache
+def ranks() -> Ranks | None:
+    """Return all processes, or None without mpi4py. Collective on first use."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return None
+    return Ranks(MPI.COMM_WORLD, MPI.COMM_WORLD.Dup())
+
+
+@contextmanager
+def _progress(all_ranks: Ranks | None, quiet: bool) -> Iterator[None]:
+    """Let rank 0 log to stderr, and nobody else."""
+    log = logging.getLogger("fpsolve")
+    before = log.level, log.propagate
+    handler: logging.Handler = logging.NullHandler()
+    if all_ranks is None or all_ranks.work.rank == 0:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("fpsolve: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before

@@ -1,0 +1,64 @@
+"""What the difference between mesh and domain does to a value: Hadamard's first-order correction.
+
+Curved cells follow a smooth boundary to a high order only. If the true boundary lies the distance δ outside
+the mesh's, then ``u_true(x) - u_mesh(x) = ∫ j δ (-∂_n u) ds`` to first order, where j is the density of the exit
+place of a process started at x: the outflow of ρ with ``Bᵀ ρ = e_x``. Elements exact inside (u quadratic, say) have no other error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+import ufl
+from dolfinx import fem, mesh
+
+from fpsolve.fem.forms import exit_strength, measures
+from fpsolve.fem.generator import Generator
+from fpsolve.model.domains import Ball, Domain, Sublevel
+
+
+def gap(domain: Domain, triangulated: mesh.Mesh, degree: int) -> Any | None:
+    """Return δ as a UFL expression on the boundary, or None where the mesh is exact. Collective.
+
+    Parameters
+    ----------
+    degree : int
+        Of the interpolation of a loss whose level set is the boundary.
+    """
+    x = ufl.SpatialCoordinate(triangulated)
+    if isinstance(domain, Ball) and domain.dimension > 1:
+        center = fem.Constant(triangulated, np.array(domain.center, dtype=float))
+        radius = fem.Constant(triangulated, float(domain.radius))
+        return radius - ufl.sqrt(ufl.dot(x - center, x - center))
+    if isinstance(domain, Sublevel) and domain.dimension > 1:
+        loss = fem.Function(fem.functionspace(triangulated, ("Lagrange", degree)))
+        nodes = loss.function_space.tabulate_dof_coordinates()[:, : domain.dimension]
+        loss.x.array[:] = domain.landscape.loss(nodes) - domain.below
+        return -loss / ufl.sqrt(ufl.dot(ufl.grad(loss), ufl.grad(loss)))
+    return None
+
+
+def correction(generator: Generator, distance: Any, occupation: fem.Function, u: fem.Function) -> float:
+    """Return ∫ j δ (-∂_n u) ds for one start. Collective.
+
+    Parameters
+    ----------
+    distance : UFL expression
+        δ from `gap`.
+    occupation : Function
+        ρ with Bᵀρ = e_x.
+    u : Function
+        The solution whose value at x is to be corrected.
+    """
+    c = generator.coefficients
+    assert c is not None
+    exits = measures(generator.space.mesh, generator.boundary, generator.degree)[2]
+    n = ufl.FacetNormal(generator.space.mesh)
+    outflow = -ufl.dot(c.a * n, ufl.grad(occupation))
+    if generator.scheme == "dg":
+        outflow += exit_strength(c, generator.space.mesh, generator.degree) * occupation
+    form = fem.form(-outflow * distance * ufl.dot(ufl.grad(u), n) * exits)
+    return float(generator.space.mesh.comm.allreduce(fem.assemble_scalar(form), op=MPI.SUM))
