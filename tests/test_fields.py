@@ -98,8 +98,8 @@ def test_vtk_files_without_adios2(name, request, place, monkeypatch):
         assert shown == pytest.approx(largest(function), rel=1e-10, abs=1e-14)
     if name == "disc":
         radius = np.concatenate([np.linalg.norm(p["points"], axis=1) for p in pieces])
-        outside = radius[radius > 0.99]
-        assert len(outside) > 2 * 15 and np.abs(outside - 1).max() < 1e-6
+        outside = radius[radius > 0.95]
+        assert len(outside) > 2 * 15 and np.abs(outside - 1).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["interval", "disc", "cube"])

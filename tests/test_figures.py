@@ -214,7 +214,7 @@ def test_line_picture_names_bounds_and_what_is_not_one(disc, interval):
         texts = "\n".join(legend_texts(figure))
         for bound in bounds:
             if bound.verified:
-                assert f"{bound.name} {bound.kind}: {bound.theorem}" in texts
+                assert f"{bound.name} {bound.kind} bound: {bound.theorem}" in texts
             elif bound.profile is not None:
                 assert f"printed, not a bound: {bound.theorem}" in texts
             elif bound.name != "printed":

@@ -68,7 +68,7 @@ class ExitResult:
         Computed total outflow probability before renormalisation: 1 unless rounding would have spoilt
         the plain solution.
     converged : bool
-        Whether the asked tolerance is met; True when none was asked.
+        Whether the asked tolerance is met, or an error of 10 % where none was asked.
     u, difference : Function
         The mean exit time as a field, and its estimated error (signed).
     levels : list of Level
@@ -172,12 +172,13 @@ def mean_exit_time(
     settings = _settings(process, domain, starts, tolerance, size, scheme, degree, moments, max_unknowns)
     limit = max_unknowns or MAX_UNKNOWNS[process.dimension]
     history: list[Level] = []
-    sizes: float | SizeField = settings.size
+    # the estimate of any level is checked by the level before it; for a given mesh that is one twice as coarse
+    sizes: float | SizeField = settings.size if tolerance is not None else _coarser(domain, settings.size)
     while True:
         began = time.perf_counter()
         problem = discretise_level(process, domain, sizes, settings, comm)
         answer = problem.answer
-        error = _calibrated(answer, history)
+        error, trusted = _calibrated(answer, history)
         history.append(
             Level(answer.cells, answer.unknowns, answer.moments, error, time.perf_counter() - began)
         )
@@ -186,10 +187,10 @@ def mean_exit_time(
             "level %d: %d cells, %d unknowns, mean exit time %.10g, relative error %.1e (%.1f s)",
             len(history), answer.cells, answer.unknowns, answer.moments[0, 0], worst, history[-1].seconds,
         )  # fmt: skip
-        done = tolerance is None or worst <= tolerance
+        done = trusted and worst <= tolerance if tolerance is not None else len(history) == 2
         if done or _exhausted(history, limit):
             break
-        sizes = problem.refined(worst, tolerance or 0.0, settings, history)
+        sizes = settings.size if tolerance is None else problem.refined(worst, tolerance, settings, history)
     return _result(process, domain, comm, settings, problem, history, error, bool(done))
 
 
@@ -298,17 +299,24 @@ def discretise_level(
     return _Problem(triangulation, boundary, location, answer)
 
 
-def _calibrated(answer: LevelAnswer, history: list[Level]) -> np.ndarray:
-    """Return the error estimate, raised if the last level's estimate proved too small.
+def _coarser(domain: Domain, size: float) -> float:
+    lower, upper = domain.bounding_box()
+    return min(2 * size, float(np.max(upper - lower)))
+
+
+def _calibrated(answer: LevelAnswer, history: list[Level]) -> tuple[np.ndarray, bool]:
+    """Return the error estimate, raised if the last level's proved too small, and whether to trust it.
 
     This level's value is the better one, so its distance to the last one is what the last estimate
-    should have been.
+    should have been. Before the mesh resolves the problem at all, two degrees may agree by chance: an
+    estimate is trusted only when the last level was within a factor two of the answer.
     """
     if not history:
-        return answer.error
+        return answer.error, False
     last = history[-1]
     ratio = np.abs(answer.moments - last.mean) / last.error
-    return np.minimum(answer.error * np.clip(ratio, 1.0, None), np.abs(answer.moments) * 1e3)
+    error = np.minimum(answer.error * np.clip(ratio, 1.0, None), np.abs(answer.moments) * 1e3)
+    return error, bool(np.all(last.error <= 0.5 * np.abs(last.mean)))
 
 
 def _exhausted(history: list[Level], limit: int) -> bool:
@@ -329,12 +337,13 @@ def _result(
     answer = problem.answer
     messages = []
     worst = float(np.max(error / np.abs(answer.moments)))
-    if not converged:
+    if not converged and settings.tolerance is not None:
         messages.append(
             f"tolerance {settings.tolerance:.1e} not met: estimated relative error {worst:.1e} with "
             f"{answer.unknowns} unknowns; raise mesh.max_unknowns or relax mesh.tolerance"
         )
-    elif worst > 0.5:
+    elif worst > 0.1:
+        converged = False
         messages.append(f"estimated relative error {worst:.1e}: the mesh does not resolve the problem; set mesh.tolerance")
     lost = float(np.max(np.abs(answer.flux - 1)))
     if lost > 1e-6:
