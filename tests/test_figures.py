@@ -6,8 +6,10 @@ from pathlib import Path
 
 from mpi4py import MPI
 
+import basix.ufl
 import numpy as np
 import pytest
+import ufl
 from dolfinx import fem, mesh
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -134,7 +136,7 @@ def test_pieces_carry_the_function():
         np.testing.assert_allclose(cells.values, 1 + x @ [1, -2, 3], atol=1e-9)
         # (x, z) in the plane y = 0.25
         np.testing.assert_allclose(cut.values, 1 - 2 * 0.25 + cut.corners @ [1, 3], atol=1e-9)
-        assert areas(cut).sum() == pytest.approx(np.pi * (1 - 0.25**2), rel=2e-3)
+        assert areas(cut).sum() == pytest.approx(np.pi * (1 - 0.25**2), rel=5e-3)
 
 
 def test_too_many_pieces_are_merged(disc):
@@ -169,15 +171,19 @@ def test_line_reaches_from_end_to_end(disc):
     assert x[0, 0] == pytest.approx(-half, abs=2e-3) and x[-1, 0] == pytest.approx(half, abs=2e-3)
     assert (x[:, 1] == 0.1).all()
     k = int(np.flatnonzero(x[:, 0] == 0.2)[0])
-    assert line.u[inside][k] == pytest.approx(disc.mean[0], rel=1e-8)
+    assert abs(line.u[inside][k] - disc.mean[0]) <= disc.error[0, 0]
     np.testing.assert_allclose(line.u[inside][::100], disc.at(x[::100]), rtol=1e-12)
     assert np.array_equal(line.u, COMM.bcast(line.u), equal_nan=True)
 
 
 def test_line_through_two_parts_of_a_mesh_has_a_gap():
-    whole = mesh.create_rectangle(COMM, [(0.0, 0.0), (3.0, 1.0)], (12, 4))
-    cells = mesh.locate_entities(whole, 2, lambda x: (x[0] < 1 + 1e-9) | (x[0] > 2 - 1e-9))
-    parts = mesh.create_submesh(whole, 2, cells)[0]
+    # two unit squares, [0, 1]² and its copy at x = 2, of two triangles each
+    square = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+    triangles = np.array([(0, 1, 2), (0, 2, 3), (4, 5, 6), (4, 6, 7)], dtype=np.int64)
+    mine = slice(None) if COMM.rank == 0 else slice(0)
+    element = basix.ufl.element("Lagrange", "triangle", 1, shape=(2,))
+    nodes = np.vstack([square, square + np.array([2.0, 0.0])])
+    parts = mesh.create_mesh(COMM, triangles[mine], nodes[mine], ufl.Mesh(element))
     u = fem.Function(fem.functionspace(parts, ("DG", 1)))
     u.interpolate(lambda x: x[0])
     line = figure_data.line_values(u, u, np.array([0.3, 0.4]), 0, count=101)
@@ -221,8 +227,9 @@ def test_line_picture_names_bounds_and_what_is_not_one(disc, interval):
                 assert bound.reason[:40] in texts
         assert "estimated error" in texts and f"E τ = {result.mean[0]:.1f}"[:9] in texts
         assert figure.axes[0].get_yscale() == scale
-        styles = {(ln.get_color(), ln.get_linestyle(), ln._unscaled_dash_pattern) for ln in figure.axes[0].lines[:5]}
-        assert len(styles) == min(len(figure.axes[0].lines), 1 + sum(b.profile is not None for b in bounds))
+        drawn = [ln for ln in figure.axes[0].lines if not ln.get_label().startswith(("_", "start"))]
+        styles = {(ln.get_color(), ln.get_linestyle(), str(ln._unscaled_dash_pattern)) for ln in drawn}
+        assert len(styles) == len(drawn) == 1 + sum(b.profile is not None for b in bounds)
 
 
 def test_mean_picture_has_a_logarithmic_scale_only_for_many_decades():

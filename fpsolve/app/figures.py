@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def _save(directory: Path, name: str, size: tuple[float, float], draw: Callable[
             figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.1)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise InputError("out", str(directory), "a directory in which files can be written", str(error)) from None
     return path

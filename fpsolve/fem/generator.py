@@ -19,6 +19,7 @@ from dolfinx.fem.petsc import assemble_matrix, assemble_vector, interpolation_ma
 from fpsolve.fem.boundary import Boundary, classify
 from fpsolve.fem.coefficients import Coefficients, interpolate
 from fpsolve.fem.forms import cg_form, dg_form, dg_outflow, measures
+from fpsolve.fem.linear import DIRECT_LIMIT, Solver
 from fpsolve.fem.meshing import Triangulation
 from fpsolve.model.process import Process
 
@@ -93,6 +94,26 @@ class Generator:
             return whole
         part = whole.createSubMatrix(self.free, self.free)
         whole.destroy()
+        return part
+
+    def solver(self) -> Solver:
+        """Return a solver of B and Bᵀ: direct below a size, else two-level Krylov. Collective."""
+        dimension = self.space.mesh.topology.dim
+        direct = self.unknowns <= DIRECT_LIMIT[dimension]
+        return Solver(self.matrix, dimension, None if direct else self._from_linear())
+
+    def _from_linear(self) -> PETSc.Mat | None:
+        """Return the embedding of continuous linear elements, the coarse level of Krylov solves. Collective."""
+        if self.scheme != "dg" and self.degree == 1:
+            return None
+        linear = fem.functionspace(self.space.mesh, ("Lagrange", 1))
+        embedding = interpolation_matrix(linear, self.space)
+        embedding.assemble()
+        if self.free is None:
+            return embedding
+        inside, _ = free_unknowns(linear, self.boundary)
+        part = embedding.createSubMatrix(self.free, inside)
+        embedding.destroy()
         return part
 
     def destroy(self) -> None:

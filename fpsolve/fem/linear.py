@@ -40,6 +40,7 @@ class Solver:
         self.direct = matrix.getSize()[0] <= DIRECT_LIMIT[dimension]
         self.prolongation = prolongation
         self.rtol = rtol
+        self._coarse: list[PETSc.Mat] = []
         self.ksp = self._make(matrix)
         self._transpose: tuple[PETSc.Mat, PETSc.KSP] | None = None
         self.iterations = 0
@@ -51,7 +52,8 @@ class Solver:
         if self.direct:
             use_direct(ksp)
         else:
-            use_two_level(ksp, self.prolongation, self.rtol)
+            coarse = use_two_level(ksp, self.prolongation, self.rtol)
+            self._coarse += [coarse] if coarse is not None else []
         ksp.setFromOptions()
         try:
             ksp.setUp()
@@ -98,6 +100,9 @@ class Solver:
             self._transpose[1].destroy()
             self._transpose[0].destroy()
             self._transpose = None
+        for matrix in self._coarse:
+            matrix.destroy()
+        self._coarse = []
 
 
 def use_direct(ksp: PETSc.KSP) -> None:
@@ -117,34 +122,38 @@ def use_direct(ksp: PETSc.KSP) -> None:
         return
 
 
-def use_two_level(ksp: PETSc.KSP, prolongation: PETSc.Mat | None, rtol: float) -> None:
-    """Set FGMRES with two levels (continuous P1 solved directly, ILU smoothing), or GMRES with ILU."""
-    ksp.setTolerances(rtol=rtol, max_it=1000)
+def use_two_level(ksp: PETSc.KSP, prolongation: PETSc.Mat | None, rtol: float) -> PETSc.Mat | None:
+    """Set FGMRES with two levels: continuous linear elements solved directly, ILU smoothing. Collective.
+
+    Returns
+    -------
+    PETSc.Mat or None
+        The coarse matrix, to be destroyed with the solver; without a prolongation GMRES with ILU is
+        set and there is none.
+    """
+    ksp.setTolerances(rtol=rtol, max_it=600)
     ksp.setGMRESRestart(150)
     pc = ksp.getPC()
     if prolongation is None:
         ksp.setType("gmres")
         ksp.setPCSide(PETSc.PC.Side.RIGHT)
         pc.setType("bjacobi")
-        return
+        return None
     ksp.setType("fgmres")
+    matrix = ksp.getOperators()[0]
+    coarse_matrix = matrix.PtAP(prolongation)
     pc.setType("mg")
     pc.setMGLevels(2)
     pc.setMGInterpolation(1, prolongation)
-    pc.setMGGalerkin(PETSc.PC.MGGalerkinType.BOTH) if hasattr(PETSc.PC, "MGGalerkinType") else None
-    options = PETSc.Options()
-    for key, value in {
-        "pc_mg_galerkin": "both",
-        "mg_levels_ksp_type": "richardson",
-        "mg_levels_ksp_max_it": 2,
-        "mg_levels_pc_type": "bjacobi",
-        "mg_levels_sub_pc_type": "ilu",
-        "mg_coarse_ksp_type": "preonly",
-        "mg_coarse_pc_type": "lu",
-        "mg_coarse_pc_factor_mat_solver_type": "mumps",
-    }.items():
-        if not options.hasName(key):  # the user's own option wins
-            options.setValue(key, value)
+    smoother = pc.getMGSmoother(1)
+    smoother.setOperators(matrix)
+    smoother.setType("richardson")
+    smoother.setTolerances(max_it=2)
+    smoother.getPC().setType("bjacobi")
+    coarse = pc.getMGCoarseSolve()
+    coarse.setOperators(coarse_matrix)
+    use_direct(coarse)
+    return coarse_matrix
 
 
 def _explain(error: PETSc.Error, ksp: PETSc.KSP, matrix: PETSc.Mat) -> str:

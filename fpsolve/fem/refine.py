@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from dolfinx import mesh
+from dolfinx import fem, mesh
 
 from fpsolve.fem.meshing import SizeField
 
@@ -11,6 +11,8 @@ from fpsolve.fem.meshing import SizeField
 SHRINK, GROW = 0.2, 2.0
 #: Sizes may change by this much per unit distance (graded meshes keep good angles).
 GRADATION = 0.6
+#: Error of the field, relative to its maximum, that refinement aims at away from the asked points.
+FIELD_ACCURACY = 5e-3
 
 
 def edge_lengths(domain: mesh.Mesh, volumes: np.ndarray) -> np.ndarray:
@@ -21,7 +23,12 @@ def edge_lengths(domain: mesh.Mesh, volumes: np.ndarray) -> np.ndarray:
 
 
 def next_sizes(
-    domain: mesh.Mesh, volumes: np.ndarray, indicators: np.ndarray, target: float, order: float
+    domain: mesh.Mesh,
+    volumes: np.ndarray,
+    indicators: np.ndarray,
+    target: float,
+    order: float,
+    caps: np.ndarray,
 ) -> SizeField:
     """Return the size field for which the sum of indicators becomes `target`. Collective.
 
@@ -36,28 +43,30 @@ def next_sizes(
         The wanted sum of indicators.
     order : float
         The assumed local order of convergence.
+    caps : ndarray
+        The largest size allowed in each of this rank's own cells, for the sake of the field elsewhere.
     """
     d = domain.topology.dim
-    corners, volumes, indicators = _gather(domain, volumes, indicators)
+    corners, volumes, indicators, caps = _gather(domain, volumes, indicators, caps)
     h = edge_lengths(domain, volumes)
     floor = 1e-3 * target / len(h)  # contributions lost in rounding still get a bounded size
     density = np.maximum(indicators, floor) / (h**order * volumes)
     exponent = order / (order + d)
     level = (target / np.sum(density ** (1 - exponent) * volumes)) ** (1 / exponent)
     wanted = (level / density) ** (1 / (order + d))
-    wanted = np.clip(wanted, SHRINK * h, GROW * h)
+    wanted = np.clip(np.minimum(wanted, caps), SHRINK * h, GROW * h)
     return SizeField(corners, _graded(corners, wanted))
 
 
-def _gather(domain: mesh.Mesh, volumes: np.ndarray, indicators: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return corners, volumes and indicators of all cells in the mesh's original order, on every rank."""
+def _gather(domain: mesh.Mesh, *cellwise: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the corners and other arrays of all cells in the mesh's original order, on every rank."""
     d = domain.topology.dim
     owned = domain.topology.index_map(d).size_local
     corners = domain.geometry.x[domain.geometry.dofmap[:owned, : d + 1]][:, :, :d]
     order = np.asarray(domain.topology.original_cell_index[:owned])
-    parts = domain.comm.allgather((order, corners, volumes[:owned], indicators[:owned]))
+    parts = domain.comm.allgather((order, corners, *(values[:owned] for values in cellwise)))
     sequence = np.argsort(np.concatenate([part[0] for part in parts]))
-    return tuple(np.concatenate([part[k] for part in parts])[sequence] for k in (1, 2, 3))
+    return tuple(np.concatenate([part[k] for part in parts])[sequence] for k in range(1, len(cellwise) + 2))
 
 
 def _graded(corners: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -78,3 +87,24 @@ def _graded(corners: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         if np.array_equal(before, sizes):
             break
     return sizes[index]
+
+
+def field_caps(
+    difference: fem.Function, volumes: np.ndarray, scale: float, degree: int, smallest: float
+) -> np.ndarray:
+    """Return sizes at which a field's estimated error becomes `FIELD_ACCURACY`, but not below `smallest`.
+
+    The values asked for decide on the mesh; this keeps the field fit to be looked at where they do not.
+
+    Parameters
+    ----------
+    difference : Function
+        The field's estimated error.
+    scale : float
+        The field's maximum.
+    """
+    unknowns = difference.function_space.dofmap.list[: len(volumes)]
+    error = np.abs(difference.x.array[unknowns]).max(axis=1) / scale
+    h = edge_lengths(difference.function_space.mesh, volumes)
+    wanted = h * (FIELD_ACCURACY / np.maximum(error, 1e-300)) ** (1.0 / (degree + 1))
+    return np.where(error > FIELD_ACCURACY, np.maximum(wanted, np.minimum(smallest, h)), np.inf)

@@ -14,7 +14,7 @@ from fpsolve.fem.curved import curve, lattice, remove_flat_cells, split_corner_c
 from fpsolve.fem.gmsh_geometry import MeshingError, Simplices, fill_box, fill_polygon, fill_surface, mesh_sphere, remesh_surface
 from fpsolve.fem.spacing import Size, SizeField, check_count, equidistribute, graded, line_points, sizes_at
 from fpsolve.model.domains import SIDES, Ball, Box, Domain, Interval, MeshFile, Sublevel
-from fpsolve.model.levelset import Planar, Star, project
+from fpsolve.model.levelset import Planar, Star, polygon_area, project
 from fpsolve.model.simplices import boundary_facets, match_rows
 
 #: Curved boundaries turn by at most this angle from one vertex to the next; smaller ones are tried if cells fail.
@@ -188,18 +188,37 @@ def _plane(domain: Ball | Sublevel, size: Size, angle: float) -> tuple[Simplices
     else:
         assert isinstance(domain.component, Planar)
         traced = [(loop - shift) / scale for loop in domain.component.loops]
-    area = abs(sum(_area(loop) for loop in traced)) * scale**2
+    area = abs(sum(polygon_area(loop) for loop in traced)) * scale**2
     check_count(size, area, 2)
-    loops = [_vertices(loop, unit, angle, onto) for loop in traced]
+    across = _thickness(traced)
+    loops = [_vertices(loop, unit, angle, width, onto) for loop, width in zip(traced, across, strict=True)]
     return fill_polygon(loops, [np.ones(len(loop), dtype=int) for loop in loops], unit), onto, back
 
 
-def _area(loop: np.ndarray) -> float:
-    x, y = loop.T
-    return 0.5 * float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
+def _thickness(loops: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return for each point of the curves the distance to parts of them that face the other way.
+
+    Edges no longer than this fit into necks and between neighbouring curves.
+    """
+    normals = []
+    for loop in loops:
+        along = np.roll(loop, -1, axis=0) - np.roll(loop, 1, axis=0)
+        normals.append(along / np.linalg.norm(along, axis=1)[:, None])
+    every = np.concatenate(list(loops))
+    stride = 1 + len(every) // 2000  # the others are compared with a part of the points only
+    other, facing = every[::stride], np.concatenate(normals)[::stride]
+    result = []
+    for loop, normal in zip(loops, normals, strict=True):
+        width = np.empty(len(loop))
+        for start in range(0, len(loop), 500):
+            part = slice(start, start + 500)
+            distance = np.linalg.norm(loop[part, None] - other, axis=2)
+            width[part] = np.where(normal[part] @ facing.T < 0, distance, np.inf).min(axis=1)
+        result.append(width)
+    return result
 
 
-def _vertices(loop: np.ndarray, size: Size, angle: float, onto: Onto) -> np.ndarray:
+def _vertices(loop: np.ndarray, size: Size, angle: float, width: np.ndarray, onto: Onto) -> np.ndarray:
     """Return mesh vertices on a closed curve that is given by many points."""
     ahead = np.roll(loop, -1, axis=0) - loop
     length = np.linalg.norm(ahead, axis=1)
@@ -208,7 +227,7 @@ def _vertices(loop: np.ndarray, size: Size, angle: float, onto: Onto) -> np.ndar
     turn = np.abs(np.arctan2(cross, np.sum(behind * ahead, axis=1)))
     curvature = 2 * turn / (length + np.roll(length, 1))
     t = np.concatenate([[0.0], np.cumsum(length)])
-    sizes = np.minimum(sizes_at(size, loop), angle / np.maximum(curvature, 1e-12))
+    sizes = np.minimum(np.minimum(sizes_at(size, loop), width), angle / np.maximum(curvature, 1e-12))
     sizes = graded(t[:-1], sizes, GRADATION, period=t[-1])
     positions = equidistribute(t, np.append(sizes, sizes[0]), 6)[:-1]
     closed = np.vstack([loop, loop[:1]])

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from fpsolve.errors import InputError
 from fpsolve.model.process import Landscape
 
-GRID = 400  # cells of the tracing grid along each side
+GRIDS = (200, 400, 800, 1600, 3200)  # cells of the tracing grid along each side, until the shape stands still
 SCAN = 2000  # samples in one dimension
 RAY_SAMPLES = 256
 LARGER = "Enlarge domain.box or lower domain.below."
@@ -191,45 +191,70 @@ def landscape_below(landscape: Landscape, level: float, x: np.ndarray) -> np.nda
 
 
 def _planar(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Planar:
+    window, polygon = _window(landscape, level, center, low, high)
+    error = InputError("domain.below", level, "a level whose boundary can be traced", "It has too fine a structure.")
+    for cells in GRIDS[1:]:
+        before, polygon = polygon, _polygon(landscape, level, center, *window, cells)
+        if polygon is None or _touches(polygon[0], *window) or not _alike(before, polygon):
+            continue
+        spacing = float(np.linalg.norm((window[1] - window[0]) / cells))
+        try:
+            loops = tuple(project(landscape, level, loop, 2 * spacing) for loop in polygon)
+        except InputError as problem:
+            error = problem
+            continue
+        return Planar(landscape, level, tuple(_thin(loop, 0.05 * spacing) for loop in loops), spacing)
+    raise error
+
+
+Window = tuple[np.ndarray, np.ndarray]
+
+
+def _window(
+    landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[Window, list[np.ndarray]]:
+    """Return a box that the component fills by about two thirds in its smaller direction, and its rough polygon."""
     window = (low, high)
-    polygon = None
-    for _ in range(8):  # zoom in until the grid resolves the component
-        polygon = _polygon(landscape, level, center, *window)
-        if polygon is not None:
-            break
-        half = (window[1] - window[0]) / 16
-        window = (np.maximum(center - half, low), np.minimum(center + half, high))
-    for attempt in range(4):
-        if polygon is None:
-            raise InputError("domain.containing", tuple(center), "a point well inside of {L < below}", "The component is too small to be traced.")
+    for _ in range(100):
+        polygon = _polygon(landscape, level, center, *window, GRIDS[0])
+        if polygon is None:  # smaller than a cell: zoom in
+            half = (window[1] - window[0]) / 16
+            window = (np.maximum(center - half, low), np.minimum(center + half, high))
+            continue
+        extent = np.ptp(polygon[0], axis=0)
         if _touches(polygon[0], *window):
             if np.all(window[0] <= low) and np.all(window[1] >= high):
-                raise InputError("domain.box", (tuple(low), tuple(high)), "a box with the component inside", LARGER)
-            wider = 3 * (window[1] - window[0])
-        elif attempt and np.ptp(polygon[0], axis=0).min() > 0.5 * (window[1] - window[0]).min():
-            break
+                raise InputError("domain.box", (low.tolist(), high.tolist()), "a box with the component inside", LARGER)
+            margin = 0.6 * extent
+        elif np.all(extent >= 0.3 * (window[1] - window[0])):
+            return window, polygon
         else:
-            wider = 0.1 * np.ptp(polygon[0], axis=0)
-        window = (
-            np.maximum(polygon[0].min(axis=0) - wider, low),
-            np.minimum(polygon[0].max(axis=0) + wider, high),
-        )
-        polygon = _polygon(landscape, level, center, *window)
-    assert polygon is not None
-    if _touches(polygon[0], *window):
-        raise InputError("domain.box", (tuple(low), tuple(high)), "a box with the component inside", LARGER)
-    spacing = float(np.linalg.norm((window[1] - window[0]) / GRID))
-    loops = tuple(_thin(project(landscape, level, loop, 2 * spacing), 0.05 * spacing) for loop in polygon)
-    return Planar(landscape, level, loops, spacing)
+            margin = 0.25 * extent
+        window = (np.maximum(polygon[0].min(axis=0) - margin, low), np.minimum(polygon[0].max(axis=0) + margin, high))
+    raise InputError("domain.containing", center.tolist(), "a point well inside of {L < below}", "The component is too small to be traced.")
+
+
+def _alike(first: list[np.ndarray] | None, second: list[np.ndarray]) -> bool:
+    """Tell whether two polygons have as many holes and nearly the same area."""
+    if first is None or len(first) != len(second):
+        return False
+    areas = [sum(polygon_area(loop) for loop in polygon) for polygon in (first, second)]
+    return abs(areas[0] - areas[1]) < 0.02 * abs(areas[1])
+
+
+def polygon_area(loop: np.ndarray) -> float:
+    """Return the signed area of a polygon (n, 2), positive if it runs counterclockwise."""
+    x, y = (loop - loop[0]).T
+    return 0.5 * float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
 
 
 def _polygon(
-    landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray
+    landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray, cells: int
 ) -> list[np.ndarray] | None:
     """Return the polygons (outer one, holes) around `center` by marching squares, or None."""
     from contourpy import FillType, contour_generator
 
-    axes = [np.linspace(a, b, GRID + 1) for a, b in zip(low, high, strict=True)]
+    axes = [np.linspace(a, b, cells + 1) for a, b in zip(low, high, strict=True)]
     x, y = np.meshgrid(*axes)
     excess = _loss(landscape, np.column_stack([x.ravel(), y.ravel()])) - level
     # interpolation between a pole and a neighbour would lose all digits; the sign is what counts
@@ -300,7 +325,7 @@ class Star:
         t = np.concatenate([[0.0], np.geomspace(1e-4, 0.02, 24), np.linspace(0.02, 1.0, RAY_SAMPLES)[1:]])
         outside = self._excess(directions, length[:, None] * t) >= 0
         if not outside.any(axis=1).all():
-            raise InputError("domain.box", (tuple(self.lower), tuple(self.upper)), "a box with the component inside", LARGER)
+            raise InputError("domain.box", (self.lower.tolist(), self.upper.tolist()), "a box with the component inside", LARGER)
         k = outside.argmax(axis=1)
         a, b = length * t[k - 1], length * t[k]
         for _ in range(60):
@@ -351,7 +376,7 @@ def _star(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarra
     steep = np.abs(radius[start] - radius[end]) > 0.25 * np.minimum(radius[start], radius[end])
     jump = _jumps(star, directions[start[steep]], directions[end[steep]], radius[start[steep]], radius[end[steep]])
     if not (slope > 0.02).all() or jump:
-        raise InputError("domain.containing", tuple(center), "a point from which every ray meets the boundary once", "In three dimensions the component must be star-shaped about it.")
+        raise InputError("domain.containing", center.tolist(), "a point from which every ray meets the boundary once", "In three dimensions the component must be star-shaped about it.")
     return star
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -30,11 +31,17 @@ def render(formula: Formula, values: Sequence[Any], operations: Operations) -> l
     """Evaluate all entries of `formula` with its variables set to `values`; common parts once."""
     from fpsolve.model.expressions import symbols
 
-    replacements, reduced = sympy.cse(formula.entries, order="none")
+    replacements, reduced = _common_parts(formula.entries)
     known: dict[sympy.Expr, Any] = dict(zip(symbols(formula.variables), values, strict=True))
     for symbol, expression in replacements:
         known[symbol] = _evaluate(expression, known, operations)
     return [_evaluate(expression, known, operations) for expression in reduced]
+
+
+@lru_cache(maxsize=256)
+def _common_parts(entries: tuple[sympy.Expr, ...]) -> tuple[Any, Any]:
+    """Return sympy's common subexpressions; branch and bound evaluates one formula thousands of times."""
+    return sympy.cse(entries, order="none")
 
 
 def _evaluate(expression: sympy.Expr, known: dict[sympy.Expr, Any], operations: Operations) -> Any:
@@ -91,7 +98,7 @@ def arb_operations() -> Operations:
     import flint
 
     functions: dict[str, Callable[[Any], Any]] = {
-        name: (lambda x, name=name: getattr(flint.arb(x), name)()) for name in _NAMES
+        name: partial(_arb_method, name) for name in _NAMES
     }
     functions |= {"abs": lambda x: abs(flint.arb(x)), "sign": _arb_sign}
     return Operations(
@@ -102,6 +109,12 @@ def arb_operations() -> Operations:
         power=lambda x, y: flint.arb(x) ** flint.arb(y),
         functions=functions,
     )
+
+
+def _arb_method(name: str, x: Any) -> Any:
+    import flint
+
+    return getattr(flint.arb(x), name)()
 
 
 def _arb_sign(x: Any) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 import numpy as np
-from dolfinx import fem
+from dolfinx import fem, mesh
 
 from fpsolve.errors import InputError
 from fpsolve.fem.boundary import Boundary
@@ -22,7 +22,7 @@ from fpsolve.fem.coefficients import largest_peclet
 from fpsolve.fem.generator import discretise
 from fpsolve.fem.meshing import SizeField, Triangulation, make_mesh
 from fpsolve.fem.points import Location, evaluate, locate
-from fpsolve.fem.refine import next_sizes
+from fpsolve.fem.refine import field_caps, next_sizes
 from fpsolve.model.domains import Domain
 from fpsolve.model.process import Process
 from fpsolve.problems.gibbs import solve_gibbs_level
@@ -38,6 +38,8 @@ SCHEME = {1: "dg", 2: "dg", 3: "cg"}
 DEGREE = {"dg": {1: 4, 2: 3, 3: 2}, "cg": {1: 4, 2: 3, 3: 4}, "sg": {1: 1, 2: 1, 3: 1}}
 MAX_UNKNOWNS = {1: 200_000, 2: 400_000, 3: 150_000}
 MAX_LEVELS = 20
+#: Layers away from the asked points are resolved down to this part of the domain's extent.
+SMALLEST_PICTURED = 100.0
 #: Curved cells are made up to this order (fem/curved.py).
 MAX_GEOMETRY = {1: 1, 2: 5, 3: 3}
 
@@ -270,12 +272,18 @@ class _Problem:
         if settings.scheme == "sg":
             return settings.size * 0.5 ** len(history)
         # indicators overestimate by cancellation: aim by their ratio to the error, a decade or so a level
-        total = float(self.triangulation.mesh.comm.allreduce(self.answer.indicators.sum()))
+        answer, domain = self.answer, self.triangulation.mesh
+        total = float(domain.comm.allreduce(answer.indicators.sum()))
         factor = max(0.25 * tolerance / worst, 0.02)
-        return next_sizes(
-            self.triangulation.mesh, self.answer.volumes, self.answer.indicators, factor * total,
-            2.0 * settings.degree,
-        )  # fmt: skip
+        extent = float(np.ptp(np.array(domain.comm.allgather(_extremes(domain))), axis=(0, 1)).max())
+        scale = float(np.abs(answer.moments[:, 0]).max())
+        caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
+        return next_sizes(domain, answer.volumes, answer.indicators, factor * total, 2.0 * settings.degree, caps)
+
+
+def _extremes(domain: mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
+    x = domain.geometry.x
+    return x.min(axis=0), x.max(axis=0)
 
 
 def discretise_level(

@@ -21,7 +21,6 @@ from fpsolve.errors import NoFiniteAnswer, NotConverged
 from fpsolve.fem.boundary import Boundary
 from fpsolve.fem.forms import cell_sizes
 from fpsolve.fem.generator import Discretisation, Generator, assemble, coarsen
-from fpsolve.fem.linear import Solver
 from fpsolve.fem.points import Location, functional
 from fpsolve.fem.shape import correction, gap
 from fpsolve.model.domains import Domain
@@ -66,7 +65,7 @@ def solve_exit(
     NoFiniteAnswer
         When the matrix is singular to working precision: from some start the process cannot leave.
     """
-    solver = Solver(generator.matrix, generator.space.mesh.topology.dim)
+    solver = generator.solver()
     try:
         occupations = [solver.solve_transpose(e) for e in functionals]
         flux = np.array([rho.dot(generator.outflow) for rho in occupations])

@@ -67,6 +67,7 @@ class _Center:
 
 
 def lower_bound(name: Literal["paper", "sharp"], process: Process, domain: Any, budget: Budget) -> Bound:
+    """Return the lower bound of that name on the ball where it is largest at its centre; see the module's docstring."""
     prepared = prepare(process, domain)
     if isinstance(prepared, str):
         return missing(name, "lower", prepared)
@@ -149,7 +150,7 @@ def _verified_ball(
     if not rate.verified:
         return rate.reason, found
     g = found["gradient"] = (
-        Constant("gradient at the centre", 0.0, "upper", "stationary point enclosed by Krawczyk's operator", 1)
+        Constant("gradient at the centre", 0.0, "upper", "stationary: exactly zero, or Krawczyk's operator", 1)
         if center.stationary
         else gradient_at(rigorous, center.point)
     )

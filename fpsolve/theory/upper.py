@@ -34,6 +34,7 @@ from fpsolve.theory.theorem import ATTEMPTS, THEOREMS, Bound, missing, numbers, 
 
 
 def upper_bound(name: Literal["paper", "sharp"], process: Process, domain: Any, budget: Budget) -> Bound:
+    """Return the upper bound of that name for the best direction and centre found; see the module's docstring."""
     if tuple(domain.reflecting):
         return missing(name, "upper", f"does not apply: reflecting part ({', '.join(map(str, domain.reflecting))})")
     prepared = prepare(process, domain)
