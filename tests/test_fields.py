@@ -6,9 +6,10 @@ from mpi4py import MPI
 
 import numpy as np
 import pytest
-from dolfinx import common
+import ufl
+from dolfinx import common, fem
 
-from fpsolve.app.fields import write_fields
+from fpsolve.app.fields import _named, write_fields
 from fpsolve.errors import InputError
 from fpsolve.fem.boundary import CHARACTERISTIC, EXIT, REFLECTING
 from fpsolve.model.domains import Ball, Box, Interval
@@ -57,6 +58,10 @@ def arrays(path):
     return found
 
 
+def shown_functions(result):
+    return [_named(result.u, "mean_exit_time"), _named(result.difference, "estimated_error")]
+
+
 def largest(function):
     values = function.x.array
     return COMM.allreduce(float(values.max()) if len(values) else -np.inf, op=MPI.MAX)
@@ -74,11 +79,17 @@ def test_vtx_files_hold_the_values(name, request, place):
     content = b"".join(p.read_bytes() for p in sorted(paths[0].iterdir()) if p.is_file())
     assert b"mean_exit_time" in content and b"estimated_error" in content
     # ADIOS2 has no reader here; its file holds the numbers as they are in memory
-    degree = result.u.function_space.element.basix_element.degree
-    if result.u.function_space.mesh.geometry.cmap.degree <= degree:
-        for function in (result.u, result.difference):
-            own = function.function_space.dofmap.index_map.size_local
-            assert function.x.array[:own].tobytes() in content
+    for function in shown_functions(result):
+        own = function.function_space.dofmap.index_map.size_local
+        assert function.x.array[:own].tobytes() in content
+
+
+@pytest.mark.parametrize("name", ["interval", "disc", "cube"])
+def test_what_is_shown_is_the_answer(name, request):
+    result = request.getfixturevalue(name)
+    for shown, function in zip(shown_functions(result), (result.u, result.difference), strict=True):
+        form = fem.form((shown - function) ** 2 * ufl.dx)
+        assert COMM.allreduce(fem.assemble_scalar(form)) < 1e-24
 
 
 @pytest.mark.parametrize("name", ["interval", "disc", "cube"])
@@ -92,10 +103,13 @@ def test_vtk_files_without_adios2(name, request, place, monkeypatch):
     parallel = ElementTree.parse(paths[0].parent / collection).getroot()
     pieces = [arrays(paths[0].parent / piece.get("Source")) for piece in parallel.iter("Piece")]
     assert len(pieces) == COMM.size
-    for name_, function in (("mean_exit_time", result.u), ("estimated_error", result.difference)):
-        # curved cells of a higher degree than the field have more nodes, but the same corners
-        shown = max(p[name_].max() for p in pieces)
+    for function in shown_functions(result):
+        shown = max(p[function.name].max() for p in pieces)
         assert shown == pytest.approx(largest(function), rel=1e-10, abs=1e-14)
+    if name == "interval":
+        for p in pieces:  # VTK's order: both ends, then equidistant nodes
+            x = p["points"][:, 0].reshape(-1, 5)
+            np.testing.assert_allclose(x[:, 2:], x[:, :1] + (x[:, 1:2] - x[:, :1]) * [0.25, 0.5, 0.75], atol=1e-12)
     if name == "disc":
         radius = np.concatenate([np.linalg.norm(p["points"], axis=1) for p in pieces])
         outside = radius[radius > 0.95]

@@ -1,7 +1,7 @@
 """Fields for ParaView: the mean exit time with its estimated error, and the kinds of boundary.
 
-Lagrange cells of the field's own degree, continuous or not, on straight or curved cells: nothing is lost by
-interpolation. ADIOS2's VTX format where dolfinx has it, VTK's own files otherwise (no further library needed).
+Lagrange cells of the field's own degree, continuous or not, on straight or curved cells, with nodes where VTK's cells
+have them: ParaView shows the same polynomials. ADIOS2's VTX format where dolfinx has it, VTK's own files otherwise (no further library needed).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import basix.ufl
 import numpy as np
 from dolfinx import common, fem, io
 
@@ -21,8 +22,8 @@ from fpsolve.problems.exit import ExitResult
 
 FIELD = "mean_exit_time"
 BOUNDARY = "boundary.vtu"
-#: The highest degree ParaView's Lagrange cells are drawn for without loss of speed or order.
-MAX_DEGREE = {1: 6, 2: 6, 3: 4}
+#: The highest degree written; VTK's cells go to 10, but their equidistant nodes are ill-conditioned by then.
+MAX_DEGREE = 7
 #: VTK's numbers of the cell types vertex, line and triangle.
 VTK_SIMPLEX = (1, 3, 5)
 
@@ -91,16 +92,23 @@ def _write(functions: list[fem.Function], path: Path) -> None:
 
 
 def _named(function: fem.Function, name: str) -> fem.Function:
-    """Return the function under another name, of a degree that shows the curved cells it lives on. Collective."""
+    """Return the function under another name, as VTK's cells represent it. Collective.
+
+    Of a degree that shows the curved cells it lives on, and with equidistant nodes: with dolfinx's own ones, denser
+    towards the ends, VTK would take straight cells of degree 3 and above for distorted ones.
+    """
     space = function.function_space
     domain, element = space.mesh, space.element.basix_element
-    degree = min(max(element.degree, domain.geometry.cmap.degree), MAX_DEGREE[domain.topology.dim])
-    if degree == element.degree:
-        result = fem.Function(space, name=name)
-        result.x.array[:] = function.x.array
-        return result
-    family = "Discontinuous Lagrange" if element.discontinuous else "Lagrange"
-    result = fem.Function(fem.functionspace(domain, (family, degree)), name=name)
+    degree = min(max(element.degree, domain.geometry.cmap.degree), MAX_DEGREE)
+    shown = basix.ufl.element(
+        "Lagrange",
+        domain.basix_cell(),
+        degree,
+        lagrange_variant=basix.LagrangeVariant.equispaced,
+        discontinuous=element.discontinuous,
+        dtype=domain.geometry.x.dtype,
+    )
+    result = fem.Function(fem.functionspace(domain, shown), name=name)
     result.interpolate(function)
     result.x.scatter_forward()
     return result

@@ -78,6 +78,7 @@ def colour_norm(pieces: list[Pieces]) -> tuple[Any, str]:
 
 def _paint(axes: Axes, pieces: Pieces, norm: Any) -> Any:
     """Draw triangles with linearly varying colour."""
+    from matplotlib.collections import TriMesh
     from matplotlib.tri import Triangulation
 
     edges = pieces.corners - np.roll(pieces.corners, 1, axis=1)
@@ -89,8 +90,10 @@ def _paint(axes: Axes, pieces: Pieces, norm: Any) -> Any:
     values = pieces.values[wide].ravel()
     if norm.vmin > 0:  # logarithmic: what is not positive has the lowest colour
         values = np.maximum(values, norm.vmin)
-    triangles = Triangulation(x, y, np.arange(3 * n).reshape(n, 3))
-    return axes.tripcolor(triangles, values, shading="gouraud", cmap=style.COLOURS, norm=norm)
+    painted = TriMesh(Triangulation(x, y, np.arange(3 * n).reshape(n, 3)), cmap=style.COLOURS, norm=norm)
+    painted.set_array(values)
+    # as tripcolor does, which besides makes a path of every triangle to find the limits
+    return axes.add_collection(painted, autolim=False)
 
 
 def _draw_plane(figure: Figure, result: ExitResult, data: MeanData) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from mpi4py import MPI
 
 from fpsolve.app.figure_boundary import draw_boundary
 from fpsolve.app.figure_data import MAX_PIECES, boundary_pieces, cell_pieces, extent, line_values, plane_pieces
@@ -17,6 +20,8 @@ from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 from fpsolve.problems.exit import ExitResult
 from fpsolve.theory.bounds import Bound
+
+T = TypeVar("T")
 
 DOTS_PER_INCH = 160
 #: matplotlib sorts a surface's pieces in Python.
@@ -65,7 +70,26 @@ def exit_figures(result: ExitResult, bounds: list[Bound], directory: Path) -> li
             _save(directory, "boundary", sizes[d][1], lambda f: draw_boundary(f, result, box, edges)),
         ]
 
-    return on_root(result.comm, draw)
+    return _asleep_elsewhere(result.comm, draw)
+
+
+def _asleep_elsewhere(comm: MPI.Comm, work: Callable[[], T]) -> T:
+    """Run `work` on rank 0 and return its result, or raise its error, on every rank. Collective.
+
+    Drawing takes seconds. MPI's own waiting would keep the other ranks' processors busy for as long.
+    """
+
+    def announced() -> T:
+        try:
+            return work()
+        finally:
+            comm.Ibarrier().Wait()
+
+    if comm.rank > 0:
+        done = comm.Ibarrier()
+        while not done.Test():
+            time.sleep(0.01)
+    return on_root(comm, announced)
 
 
 def _save(directory: Path, name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> Path:

@@ -146,7 +146,7 @@ def _evaluate(contents: FileMesh, root: np.ndarray, barycentric: np.ndarray) -> 
     if contents.order == 1:
         return np.einsum("ni,nij->nj", barycentric[:, np.argmax(contents.lattice, axis=1)], nodes)
     sequence = match_rows(lattice(d, contents.order), contents.lattice)
-    shape = element(d, contents.order).tabulate(0, barycentric[:, 1:])[0, :, :, 0]
+    shape = np.asarray(element(d, contents.order).tabulate(0, barycentric[:, 1:]))[0, :, :, 0]
     return np.einsum("ni,nij->nj", shape, nodes[:, sequence])
 
 
@@ -162,6 +162,4 @@ def _with_nodes(now: _Bisected, contents: FileMesh) -> FileMesh:
     if order > 1:
         for k, weights in enumerate(grid):
             nodes[numbers[:, k]] = _evaluate(contents, now.root, weights @ now.inside)
-    return replace(
-        contents, points=nodes, cells=numbers, lattice=lattice(d, order), facets=facets, tags=now.tags
-    )
+    return replace(contents, points=nodes, cells=numbers, lattice=lattice(d, order), facets=facets, tags=now.tags)

@@ -33,7 +33,7 @@ def element(d: int, order: int) -> basix.finite_element.FiniteElement:
 
 def lattice(d: int, order: int) -> np.ndarray:
     """Return the barycentric coordinates of the nodes of `element` times the order, integers of shape (k, d+1)."""
-    x = element(d, order).points
+    x = np.asarray(element(d, order).points)
     return np.rint(np.column_stack([1 - x.sum(axis=1), x]) * order).astype(int)
 
 
@@ -89,7 +89,9 @@ def split_corner_cells(mesh: Simplices) -> Simplices:
     """
     d = mesh.points.shape[1]
     edges, local = _boundary_edges(mesh)
-    on_boundary = (match_rows(np.sort(mesh.cells[:, local], axis=2).reshape(-1, 2), edges) >= 0).reshape(len(mesh.cells), -1)
+    on_boundary = (match_rows(np.sort(mesh.cells[:, local], axis=2).reshape(-1, 2), edges) >= 0).reshape(
+        len(mesh.cells), -1
+    )
     touching = np.array([[i in pair for pair in local] for i in range(d + 1)])  # (corner, edge)
     flat = ((on_boundary[:, None, :] & touching).sum(axis=2) >= d).any(axis=1)
     bad = mesh.cells[flat]
@@ -127,10 +129,7 @@ def _boundary_edges(mesh: Simplices) -> tuple[np.ndarray, np.ndarray]:
     """Return the edges in boundary facets (n, 2), sorted, and the local edges of a cell."""
     d = mesh.points.shape[1]
     local = np.array(list(combinations(range(d + 1), 2)))
-    if d == 2:
-        edges = mesh.facets
-    else:
-        edges = mesh.facets[:, [[0, 1], [0, 2], [1, 2]]].reshape(-1, 2)
+    edges = mesh.facets if d == 2 else mesh.facets[:, [[0, 1], [0, 2], [1, 2]]].reshape(-1, 2)
     return np.unique(np.sort(edges, axis=1), axis=0), local
 
 
@@ -182,11 +181,19 @@ def curve(mesh: Simplices, order: int, onto: Projection) -> tuple[np.ndarray, np
 
 def _interpolation(nodes: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return the matrix from values at nodes to values at x of the interpolating polynomial."""
-    return np.array([[np.prod([(y - m) / (n - m) for m in nodes if m != n]) for n in nodes] for y in x]).reshape(len(x), len(nodes))
+    return np.array([[np.prod([(y - m) / (n - m) for m in nodes if m != n]) for n in nodes] for y in x]).reshape(
+        len(x), len(nodes)
+    )
 
 
 def _set_edge_nodes(
-    nodes: np.ndarray, mesh: Simplices, cells: np.ndarray, grid: np.ndarray, at: np.ndarray, local: np.ndarray, targets: np.ndarray
+    nodes: np.ndarray,
+    mesh: Simplices,
+    cells: np.ndarray,
+    grid: np.ndarray,
+    at: np.ndarray,
+    local: np.ndarray,
+    targets: np.ndarray,
 ) -> None:
     """Put the nodes of boundary edges exactly where they belong (the sum above has rounding errors)."""
     order = grid[0].max()
@@ -200,7 +207,9 @@ def _set_edge_nodes(
 
 def _set_face_nodes(nodes: np.ndarray, mesh: Simplices, cells: np.ndarray, grid: np.ndarray, onto: Projection) -> None:
     """Put the middle nodes of boundary triangles of order 3 onto the boundary."""
-    boundary = match_rows(facets_of(mesh.cells).reshape(-1, 3), np.sort(mesh.facets, axis=1)).reshape(len(cells), 4) >= 0
+    boundary = (
+        match_rows(facets_of(mesh.cells).reshape(-1, 3), np.sort(mesh.facets, axis=1)).reshape(len(cells), 4) >= 0
+    )
     for opposite in range(4):
         middle = int(np.flatnonzero((grid > 0).sum(axis=1) == 3)[0])
         middle = int(np.flatnonzero((grid[:, opposite] == 0) & ((grid > 0).sum(axis=1) == 3))[0])
@@ -212,8 +221,8 @@ def _set_face_nodes(nodes: np.ndarray, mesh: Simplices, cells: np.ndarray, grid:
 
 def jacobians(nodes: np.ndarray, cells: np.ndarray, d: int, order: int) -> np.ndarray:
     """Return the smallest Jacobian of each cell over that of the straight cell, at the points of a fine lattice."""
-    x = basix.create_lattice(CELLS[d - 1], max(1, 2 * d * (order - 1)), basix.LatticeType.equispaced, True)
-    table = element(d, order).tabulate(1, x)[1:, :, :, 0]
+    x = np.asarray(basix.create_lattice(CELLS[d - 1], max(1, 2 * d * (order - 1)), basix.LatticeType.equispaced, True))
+    table = np.asarray(element(d, order).tabulate(1, x))[1:, :, :, 0]
     smallest = np.empty(len(cells))
     for start in range(0, len(cells), 20_000):
         part = cells[start : start + 20_000]

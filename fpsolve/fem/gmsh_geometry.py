@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,8 @@ def fill_polygon(loops: Sequence[np.ndarray], labels: Sequence[np.ndarray], size
         geo = gmsh.model.geo
         curves = []
         for loop in loops:
-            points = [geo.addPoint(float(x), float(y), 0.0) for x, y in loop]
-            lines = [geo.addLine(a, b) for a, b in zip(points, points[1:] + points[:1], strict=True)]
+            ends = [geo.addPoint(float(x), float(y), 0.0) for x, y in loop]
+            lines = [geo.addLine(a, b) for a, b in zip(ends, ends[1:] + ends[:1], strict=True)]
             for line in lines:
                 geo.mesh.setTransfiniteCurve(line, 2)
             curves.append(geo.addCurveLoop(lines))
@@ -133,7 +134,7 @@ def fill_polygon(loops: Sequence[np.ndarray], labels: Sequence[np.ndarray], size
         raise MeshingError("boundary points were lost")
     points[at] = given
     start = np.cumsum([0, *(len(loop) for loop in loops)])
-    following = np.concatenate([np.roll(np.arange(a, b), -1) for a, b in zip(start[:-1], start[1:], strict=True)])
+    following = np.concatenate([np.roll(np.arange(a, b), -1) for a, b in pairwise(start)])
     return Simplices(points, cells, np.column_stack([at, at[following]]), np.concatenate(list(labels)))
 
 
@@ -156,7 +157,7 @@ def fill_box(extent: Sequence[float], size: Size) -> Simplices:
             nodes = gmsh.model.mesh.getElements(2, surface)[2][0].reshape(-1, 3)
             facets.append(np.searchsorted(tags, nodes))
             mean = points[facets[-1].ravel()]
-            flat = np.argmin(np.ptp(mean, axis=0) / np.array(extent))
+            flat = int(np.argmin(np.ptp(mean, axis=0) / np.array(extent)))
             labels.append(np.full(len(nodes), 2 * flat + (mean[0, flat] > 0.5 * extent[flat])))
             # sides are where they should be to the last digit
             points[facets[-1].ravel(), flat] = 0.0 if labels[-1][0] % 2 == 0 else extent[flat]

@@ -14,10 +14,18 @@ from mpi4py import MPI
 import basix.ufl
 import numpy as np
 import ufl
-from dolfinx import mesh
+from dolfinx.mesh import (
+    GhostMode,
+    Mesh,
+    MeshTags,
+    create_cell_partitioner,
+    create_mesh,
+    exterior_facet_indices,
+    meshtags,
+)
 
 from fpsolve.errors import InputError
-from fpsolve.fem.curved import CELLS, MAX_ORDER, element, lattice
+from fpsolve.fem.curved import CELLS, MAX_ORDER, lattice
 from fpsolve.fem.gmsh_geometry import MeshingError
 from fpsolve.fem.parallel import on_root
 from fpsolve.fem.shapes import NodalMesh, mesh_of
@@ -42,8 +50,8 @@ class Triangulation:
         Name of each boundary part -> its tag; the same on every rank.
     """
 
-    mesh: mesh.Mesh
-    facet_tags: mesh.MeshTags
+    mesh: Mesh
+    facet_tags: MeshTags
     parts: dict[str, int]
 
 
@@ -83,15 +91,13 @@ def make_mesh(domain: Domain, size: float | SizeField, order: int, comm: MPI.Com
         cells, nodes = made[0].cells, made[0].nodes
     else:
         cells, nodes = np.empty((0, len(lattice(d, degree))), dtype=np.int64), np.empty((0, d))
-    distributed = mesh.create_mesh(
-        comm, cells=cells, x=nodes, e=_coordinate_element(d, degree), partitioner=partitioner()
-    )
+    distributed = create_mesh(comm, cells=cells, x=nodes, e=_coordinate_element(d, degree), partitioner=partitioner())
     return Triangulation(distributed, _tag(distributed, facets, labels), parts)
 
 
 def _checked_order(order: object, domain: Domain) -> int:
     highest = MAX_ORDER[domain.dimension]
-    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not 1 <= order:
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not order >= 1:
         raise InputError("mesh.order", order, f"an integer from 1 to {highest}")
     if order > highest and not isinstance(domain, MeshFile):
         raise InputError("mesh.order", order, f"an integer from 1 to {highest}")
@@ -105,20 +111,20 @@ def _coordinate_element(d: int, order: int) -> ufl.Mesh:
 
 def partitioner() -> Callable[..., Any]:
     """Return the cell partitioner with ghosts across shared facets, for every dolfinx from 0.9 on."""
-    ghosts = mesh.GhostMode.shared_facet
+    ghosts = GhostMode.shared_facet
     try:
-        return mesh.create_cell_partitioner(ghosts)
+        return create_cell_partitioner(ghosts)
     except TypeError:  # dolfinx 0.11 also wants the largest number of cells that share a facet
-        return mesh.create_cell_partitioner(ghosts, 2)
+        return create_cell_partitioner(ghosts, 2)
 
 
-def _tag(distributed: mesh.Mesh, facets: np.ndarray, labels: np.ndarray) -> mesh.MeshTags:
+def _tag(distributed: Mesh, facets: np.ndarray, labels: np.ndarray) -> MeshTags:
     """Tag this rank's exterior facets by looking them up among `facets`, given by input node numbers."""
     topology = distributed.topology
     d = topology.dim
     for pair in ((d - 1, d), (d, d - 1), (d - 1, 0), (d, 0)):
         topology.create_connectivity(*pair)
-    own = np.sort(mesh.exterior_facet_indices(topology))
+    own = np.sort(exterior_facet_indices(topology))
     to_cell, to_facet = topology.connectivity(d - 1, d), topology.connectivity(d, d - 1)
     cells = to_cell.array[to_cell.offsets[own]]
     local = np.argmax(to_facet.array.reshape(-1, d + 1)[cells] == own[:, None], axis=1)
@@ -128,6 +134,6 @@ def _tag(distributed: mesh.Mesh, facets: np.ndarray, labels: np.ndarray) -> mesh
     vertices = np.asarray(geometry.input_global_indices)[np.take_along_axis(dofmap[cells], corners, axis=1)]
     at = match_rows(np.sort(vertices, axis=1), np.sort(facets, axis=1))
     tags = np.where(at >= 0, labels[at], 0).astype(np.int32)
-    result = mesh.meshtags(distributed, d - 1, own.astype(np.int32), tags)
+    result = meshtags(distributed, d - 1, own.astype(np.int32), tags)
     result.name = "boundary parts"
     return result

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from fpsolve.errors import InputError
 from fpsolve.fem.bisection import refine_file
 from fpsolve.fem.curved import curve, lattice, remove_flat_cells, split_corner_cells
-from fpsolve.fem.gmsh_geometry import MeshingError, Simplices, fill_box, fill_polygon, fill_surface, mesh_sphere, remesh_surface
+from fpsolve.fem.gmsh_geometry import (
+    MeshingError,
+    Simplices,
+    fill_box,
+    fill_polygon,
+    fill_surface,
+    mesh_sphere,
+    remesh_surface,
+)
 from fpsolve.fem.spacing import Size, SizeField, check_count, equidistribute, graded, line_points, sizes_at
 from fpsolve.model.domains import SIDES, Ball, Box, Domain, Interval, MeshFile, Sublevel
-from fpsolve.model.levelset import Planar, Star, polygon_area, project
-from fpsolve.model.simplices import boundary_facets, match_rows
+from fpsolve.model.levelset import Planar, Star, crosses_itself, polygon_area, project
+from fpsolve.model.simplices import match_rows
 
 #: Curved boundaries turn by at most this angle from one vertex to the next; smaller ones are tried if cells fail.
 ANGLES = (0.8, 0.5, 0.3, 0.15)
@@ -192,6 +199,8 @@ def _plane(domain: Ball | Sublevel, size: Size, angle: float) -> tuple[Simplices
     check_count(size, area, 2)
     across = _thickness(traced)
     loops = [_vertices(loop, unit, angle, width, onto) for loop, width in zip(traced, across, strict=True)]
+    if crosses_itself(loops):  # gmsh might not come back
+        raise MeshingError("the boundary polygon crosses itself")
     return fill_polygon(loops, [np.ones(len(loop), dtype=int) for loop in loops], unit), onto, back
 
 

@@ -59,7 +59,11 @@ def checked_size(size: object, dimension: int) -> Size:
         if not np.isfinite(corners).all() or not np.isfinite(sizes).all() or not (sizes > 0).all():
             raise InputError("mesh.size", float(sizes.min()), "a size field of positive, finite numbers")
         return SizeField(corners, np.exp2(np.rint(STEPS * np.log2(sizes)) / STEPS))
-    if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, float, np.integer, np.floating)) or not size > 0:
+    if (
+        isinstance(size, (bool, np.bool_))
+        or not isinstance(size, (int, float, np.integer, np.floating))
+        or not size > 0
+    ):
         raise InputError("mesh.size", size, "a positive number")
     return float(size)
 
@@ -82,7 +86,9 @@ def check_count(size: Size, volume: float, dimension: int) -> None:
     else:
         count, shown = (float(regular_edge(volume, dimension)) / size) ** dimension, size
     if count > MAX_CELLS:
-        raise InputError("mesh.size", shown, f"a size that gives at most {MAX_CELLS:,} cells", f"It would give about {count:.2g}.")
+        raise InputError(
+            "mesh.size", shown, f"a size that gives at most {MAX_CELLS:,} cells", f"It would give about {count:.2g}."
+        )
 
 
 def sizes_at(size: Size, points: np.ndarray) -> np.ndarray:

@@ -55,7 +55,9 @@ def _corners(lower: object, upper: object, key: str = "domain") -> tuple[tuple[f
         raise InputError(f"{key}.upper", upper, f"{len(low)} numbers, as many as in {key}.lower")
     for i, (a, b) in enumerate(zip(low, high, strict=True)):
         if not a < b:
-            raise InputError(f"{key}.upper", upper, f"larger numbers than in {key}.lower", f"Entry {i}: {a:g} >= {b:g}.")
+            raise InputError(
+                f"{key}.upper", upper, f"larger numbers than in {key}.lower", f"Entry {i}: {a:g} >= {b:g}."
+            )
         if not math.isfinite(b - a) or b - a <= 1e-12 * max(abs(a), abs(b)):
             raise InputError(f"{key}.upper", upper, f"an extent of entry {i} that floating point can resolve")
     return low, high
@@ -277,9 +279,14 @@ class Sublevel:
             raise InputError("domain.containing", self.containing, f"a point inside the box {low} to {high}")
         level = float(self.landscape.loss(np.array([point]))[0])
         if not level < below:
-            raise InputError("domain.containing", self.containing, f"a point where the loss is below {below:g}", f"It is {level:g} there.")
-        for name, value in (("below", below), ("containing", point), ("lower", low), ("upper", high)):
-            object.__setattr__(self, name, value)
+            raise InputError(
+                "domain.containing",
+                self.containing,
+                f"a point where the loss is below {below:g}",
+                f"It is {level:g} there.",
+            )
+        for name, entry in (("below", below), ("containing", point), ("lower", low), ("upper", high)):
+            object.__setattr__(self, name, entry)
         object.__setattr__(self, "reflecting", _parts(self.reflecting, self.names))
 
     @property
@@ -298,7 +305,7 @@ class Sublevel:
         return trace_component(self.landscape, self.below, self.containing, self.lower, self.upper)
 
     def bounding_box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the corners, each of shape (d,), of a box around the component (slightly too large, never beyond the given box)."""
+        """Return the corners, each of shape (d,), of a box around the component (slightly too large)."""
         return self.component.bounding_box()
 
     def contains(self, x: np.ndarray) -> np.ndarray:

@@ -6,8 +6,10 @@ every ray from the given point meets once (star-shaped).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ from scipy.spatial import cKDTree
 from fpsolve.errors import InputError
 from fpsolve.model.process import Landscape
 
-GRIDS = (200, 400, 800, 1600, 3200)  # cells of the tracing grid along each side, until the shape stands still
+GRIDS = (200, 400, 800, 1600)  # cells of the tracing grid along each side, until the shape stands still
 SCAN = 2000  # samples in one dimension
 RAY_SAMPLES = 256
 LARGER = "Enlarge domain.box or lower domain.below."
@@ -46,8 +48,11 @@ def trace_component(
         (the gradient vanishes there); ``domain.containing`` if, in 3D, it is not star-shaped about the point.
     """
     center, low, high = np.array(point), np.array(lower), np.array(upper)
-    trace = {1: _segment, 2: _planar, 3: _star}[len(center)]
-    return trace(landscape, level, center, low, high)  # type: ignore[operator, no-any-return]
+    if len(center) == 1:
+        return _segment(landscape, level, center, low, high)
+    if len(center) == 2:
+        return _planar(landscape, level, center, low, high)
+    return _star(landscape, level, center, low, high)
 
 
 def project(landscape: Landscape, level: float, points: np.ndarray, reach: np.ndarray | float) -> np.ndarray:
@@ -66,8 +71,8 @@ def project(landscape: Landscape, level: float, points: np.ndarray, reach: np.nd
     """
     x = np.array(points, dtype=float)
     reach = np.broadcast_to(np.asarray(reach, dtype=float), (len(x),))
-    best, best_step = x.copy(), np.full(len(x), np.inf)
-    for _ in range(40):
+    best, best_step, idle = x.copy(), np.full(len(x), np.inf), 0
+    for _ in range(60):
         value = landscape.loss(x) - level
         gradient = landscape.gradient(x)
         with np.errstate(all="ignore"):
@@ -76,19 +81,22 @@ def project(landscape: Landscape, level: float, points: np.ndarray, reach: np.nd
         length = np.linalg.norm(step, axis=1)
         better = length < best_step
         best[better], best_step[better] = x[better], length[better]
-        # Newton's steps shrink until rounding; the last one still improves
-        if np.all(best_step <= 4e-16 * (np.abs(best).max(axis=1) + reach)) or not better.any():
+        idle = 0 if better.any() else idle + 1
+        # steps shrink until rounding; before that they may grow for a while
+        if idle == 3 or np.all(best_step <= 4e-16 * (np.abs(best).max(axis=1) + reach)):
             break
         with np.errstate(all="ignore"):
             factor = np.minimum(1.0, 0.5 * reach / length)
-        move = np.where(np.isfinite(length)[:, None], step * factor[:, None], 0.0)
-        x = np.where(better[:, None], x + np.nan_to_num(move), best)
+        x = x + np.where(np.isfinite(length)[:, None], step, 0.0) * np.nan_to_num(factor)[:, None]
     moved = np.linalg.norm(best - points, axis=1)
     bad = (best_step > 1e-9 * reach + 1e-14 * np.abs(best).max(axis=1)) | (moved > reach)
     if bad.any():
         where = tuple(float(c) for c in points[np.argmax(bad)])
         raise InputError(
-            "domain.below", level, "a level that is no critical value of the loss", f"The boundary cannot be followed near {where}."
+            "domain.below",
+            level,
+            "a level that is no critical value of the loss",
+            f"The boundary cannot be followed near {where}.",
         )
     return best
 
@@ -128,7 +136,9 @@ def _segment(landscape: Landscape, level: float, center: np.ndarray, low: np.nda
         x = center[0] + np.unique(t) * (end - center[0])
         outside = np.flatnonzero(_loss(landscape, x[:, None]) >= level)
         if len(outside) == 0:
-            raise InputError("domain.box", (float(low[0]), float(high[0])), "an interval with the component inside", LARGER)
+            raise InputError(
+                "domain.box", (float(low[0]), float(high[0])), "an interval with the component inside", LARGER
+            )
         k = outside[0]
         ends.append(float(brentq(excess, x[k - 1], x[k], xtol=1e-300, rtol=1e-15)))
     return Segment(*ends)
@@ -191,19 +201,25 @@ def landscape_below(landscape: Landscape, level: float, x: np.ndarray) -> np.nda
 
 
 def _planar(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Planar:
-    window, polygon = _window(landscape, level, center, low, high)
+    before: list[np.ndarray] | None
+    window, before = _window(landscape, level, center, low, high)
     error = InputError("domain.below", level, "a level whose boundary can be traced", "It has too fine a structure.")
     for cells in GRIDS[1:]:
-        before, polygon = polygon, _polygon(landscape, level, center, *window, cells)
-        if polygon is None or _touches(polygon[0], *window) or not _alike(before, polygon):
+        polygon = _polygon(landscape, level, center, *window, cells)
+        settled = _alike(before, polygon)
+        before = polygon
+        if polygon is None or not settled or _touches(polygon[0], *window):
             continue
         spacing = float(np.linalg.norm((window[1] - window[0]) / cells))
         try:
-            loops = tuple(project(landscape, level, loop, 2 * spacing) for loop in polygon)
+            loops = tuple(_thin(project(landscape, level, loop, 2 * spacing), 0.05 * spacing) for loop in polygon)
+            loops = tuple(_densified(landscape, level, loop) for loop in loops)
         except InputError as problem:
             error = problem
             continue
-        return Planar(landscape, level, tuple(_thin(loop, 0.05 * spacing) for loop in loops), spacing)
+        if crosses_itself(loops):  # points of a thin tip have changed places
+            continue
+        return Planar(landscape, level, loops, spacing)
     raise error
 
 
@@ -231,15 +247,35 @@ def _window(
         else:
             margin = 0.25 * extent
         window = (np.maximum(polygon[0].min(axis=0) - margin, low), np.minimum(polygon[0].max(axis=0) + margin, high))
-    raise InputError("domain.containing", center.tolist(), "a point well inside of {L < below}", "The component is too small to be traced.")
+    raise InputError(
+        "domain.containing",
+        center.tolist(),
+        "a point well inside of {L < below}",
+        "The component is too small to be traced.",
+    )
 
 
-def _alike(first: list[np.ndarray] | None, second: list[np.ndarray]) -> bool:
+def _alike(first: list[np.ndarray] | None, second: list[np.ndarray] | None) -> bool:
     """Tell whether two polygons have as many holes and nearly the same area."""
-    if first is None or len(first) != len(second):
+    if first is None or second is None or len(first) != len(second):
         return False
     areas = [sum(polygon_area(loop) for loop in polygon) for polygon in (first, second)]
     return abs(areas[0] - areas[1]) < 0.02 * abs(areas[1])
+
+
+def crosses_itself(loops: Sequence[np.ndarray]) -> bool:
+    """Tell whether closed polygons (n, 2) cross themselves or each other."""
+    start = np.concatenate(list(loops))
+    end = np.concatenate([np.roll(loop, -1, axis=0) for loop in loops])
+    longest = float(np.linalg.norm(end - start, axis=1).max())
+    i, j = cKDTree(0.5 * (start + end)).query_pairs(longest * (1 + 1e-9), output_type="ndarray").T
+
+    def side(k: np.ndarray, x: np.ndarray) -> np.ndarray:
+        along, to = end[k] - start[k], x - start[k]
+        return along[:, 0] * to[:, 1] - along[:, 1] * to[:, 0]
+
+    apart = (side(i, start[j]) * side(i, end[j]) >= 0) | (side(j, start[i]) * side(j, end[i]) >= 0)
+    return not bool(apart.all())
 
 
 def polygon_area(loop: np.ndarray) -> float:
@@ -262,8 +298,9 @@ def _polygon(
     excess = np.clip(excess, -1e6 * typical, 1e6 * typical).reshape(x.shape)
     lines = contour_generator(x, y, excess, fill_type=FillType.OuterOffset).filled(-np.inf, 0.0)
     for points, offsets in zip(*lines, strict=True):
-        loops = [points[a:b][:-1] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-        if Path(loops[0]).contains_point(center) and not any(Path(hole).contains_point(center) for hole in loops[1:]):
+        loops = [points[a:b][:-1] for a, b in pairwise(offsets)]
+        around = [bool(Path(loop).contains_points(center[None])[0]) for loop in loops]
+        if around[0] and not any(around[1:]):
             return loops
     return None
 
@@ -282,6 +319,22 @@ def _thin(loop: np.ndarray, distance: float) -> np.ndarray:
     while len(keep) > 3 and np.linalg.norm(loop[keep[-1]] - loop[0]) <= distance:
         keep.pop()
     return loop[keep]
+
+
+def _densified(landscape: Landscape, level: float, loop: np.ndarray) -> np.ndarray:
+    """Add points where the curve turns by more than 0.25 from one edge to the next (not for ever at corners)."""
+    for _ in range(8):
+        ahead = np.roll(loop, -1, axis=0) - loop
+        behind = np.roll(ahead, 1, axis=0)
+        cross = behind[:, 0] * ahead[:, 1] - behind[:, 1] * ahead[:, 0]
+        sharp = np.abs(np.arctan2(cross, np.sum(behind * ahead, axis=1))) > 0.25
+        split = np.flatnonzero(sharp | np.roll(sharp, -1))
+        if len(split) == 0:
+            break
+        middle = loop[split] + 0.5 * ahead[split]
+        middle = project(landscape, level, middle, np.linalg.norm(ahead[split], axis=1))
+        loop = np.insert(loop, split + 1, middle, axis=0)
+    return loop
 
 
 # --- three dimensions ------------------------------------------------------------------------------
@@ -325,7 +378,9 @@ class Star:
         t = np.concatenate([[0.0], np.geomspace(1e-4, 0.02, 24), np.linspace(0.02, 1.0, RAY_SAMPLES)[1:]])
         outside = self._excess(directions, length[:, None] * t) >= 0
         if not outside.any(axis=1).all():
-            raise InputError("domain.box", (self.lower.tolist(), self.upper.tolist()), "a box with the component inside", LARGER)
+            raise InputError(
+                "domain.box", (self.lower.tolist(), self.upper.tolist()), "a box with the component inside", LARGER
+            )
         k = outside.argmax(axis=1)
         a, b = length * t[k - 1], length * t[k]
         for _ in range(60):
@@ -376,7 +431,12 @@ def _star(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarra
     steep = np.abs(radius[start] - radius[end]) > 0.25 * np.minimum(radius[start], radius[end])
     jump = _jumps(star, directions[start[steep]], directions[end[steep]], radius[start[steep]], radius[end[steep]])
     if not (slope > 0.02).all() or jump:
-        raise InputError("domain.containing", center.tolist(), "a point from which every ray meets the boundary once", "In three dimensions the component must be star-shaped about it.")
+        raise InputError(
+            "domain.containing",
+            center.tolist(),
+            "a point from which every ray meets the boundary once",
+            "In three dimensions the component must be star-shaped about it.",
+        )
     return star
 
 

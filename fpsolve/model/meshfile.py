@@ -12,14 +12,14 @@ import numpy as np
 from fpsolve.errors import FpsolveError, InputError, MissingPackage
 from fpsolve.model.simplices import boundary_facets, inside_simplices, match_rows, volumes
 
-__all__ = ["FileMesh", "UNTAGGED", "gmsh_session", "inside_simplices", "read_mesh_file"]
+__all__ = ["UNTAGGED", "FileMesh", "gmsh_session", "inside_simplices", "read_mesh_file"]
 
 #: Name of all boundary facets that are in no physical group.
 UNTAGGED = "untagged"
 #: Set in every session, so that equal input gives equal meshes and nothing is printed.
 OPTIONS = {
     "General.Terminal": 0,
-    "General.AbortOnError": 0,
+    "General.AbortOnError": 2,  # errors become exceptions
     "General.NumThreads": 1,
     "Mesh.MaxNumThreads1D": 1,
     "Mesh.MaxNumThreads2D": 1,
@@ -111,7 +111,9 @@ def read_mesh_file(path: str, dimension: int) -> FileMesh:
         raise InputError("domain.file", path, "a readable gmsh .msh file", str(error)) from None
     # gmsh runs any other text as a script
     if not start.lstrip().startswith(b"$MeshFormat"):
-        raise InputError("domain.file", path, "a gmsh .msh file, version 2 or newer", "It does not begin with $MeshFormat.")
+        raise InputError(
+            "domain.file", path, "a gmsh .msh file, version 2 or newer", "It does not begin with $MeshFormat."
+        )
     try:
         with gmsh_session() as gmsh:
             gmsh.merge(path)
@@ -155,14 +157,18 @@ def _extract(gmsh: Any, path: str, d: int) -> FileMesh:
 def _lattice(gmsh: Any, path: str, kind: int, d: int) -> tuple[int, np.ndarray]:
     """Return order and barycentric lattice of an element type of gmsh."""
     name, _, order, count, local, corners = gmsh.model.mesh.getElementProperties(kind)
-    coordinates = np.array(local).reshape(count, d)
+    coordinates: np.ndarray = np.array(local).reshape(count, d)
     if d == 1:
         coordinates = (coordinates + 1) / 2  # gmsh's reference interval is (-1, 1)
-    lattice = np.column_stack([1 - coordinates.sum(axis=1), coordinates]) * order
+    lattice = np.hstack([1 - coordinates.sum(axis=1, keepdims=True), coordinates]) * order
     whole = np.rint(lattice).astype(int)
-    complete = count == {1: order + 1, 2: (order + 1) * (order + 2) // 2, 3: (order + 1) * (order + 2) * (order + 3) // 6}[d]
+    complete = (
+        count == {1: order + 1, 2: (order + 1) * (order + 2) // 2, 3: (order + 1) * (order + 2) * (order + 3) // 6}[d]
+    )
     if corners != d + 1 or not complete or np.abs(lattice - whole).max() > 1e-6:
-        raise InputError("domain.file", path, "lines, triangles or tetrahedra as cells", f"It has cells of type {name}.")
+        raise InputError(
+            "domain.file", path, "lines, triangles or tetrahedra as cells", f"It has cells of type {name}."
+        )
     return int(order), whole
 
 
@@ -170,7 +176,8 @@ def _groups(
     gmsh: Any, path: str, d: int, facets: np.ndarray, tags: np.ndarray, sorter: np.ndarray, number: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Return the group of each boundary facet and the names of the groups."""
-    values, parts = np.zeros(len(facets), dtype=np.int32), {}
+    values = np.zeros(len(facets), dtype=np.int32)
+    parts: dict[str, int] = {}
     largest = 0
     for _, group in gmsh.model.getPhysicalGroups(d - 1):
         largest = max(largest, group)
@@ -185,7 +192,12 @@ def _groups(
                 at = match_rows(rows, facets)
                 at = at[at >= 0]  # groups inside the domain do not matter here
                 if np.any((values[at] != 0) & (values[at] != tag)):
-                    raise InputError("domain.file", path, "every boundary facet in at most one group", f"'{name}' overlaps with another.")
+                    raise InputError(
+                        "domain.file",
+                        path,
+                        "every boundary facet in at most one group",
+                        f"'{name}' overlaps with another.",
+                    )
                 values[at] = tag
                 if len(at):
                     parts[name] = tag

@@ -12,7 +12,7 @@ ROUNDING = 1e-10
 
 
 def facets_of(cells: np.ndarray) -> np.ndarray:
-    """Return all facets of cells (m, d+1) as sorted vertex numbers, shape (m, d+1, d); facet i is opposite to corner i."""
+    """Return all facets of cells (m, d+1) as sorted vertex numbers (m, d+1, d); facet i is opposite to corner i."""
     k = cells.shape[1]
     others = np.array([[j for j in range(k) if j != i] for i in range(k)])
     return np.sort(cells[:, others], axis=2)
@@ -37,7 +37,7 @@ def volumes(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return np.linalg.det(corners[:, 1:] - corners[:, :1]) / math.factorial(d)
 
 
-def regular_edge(volume: np.ndarray, d: int) -> np.ndarray:
+def regular_edge(volume: np.ndarray | float, d: int) -> np.ndarray:
     """Return the edge length of the regular d-simplex with these volumes."""
     return (np.asarray(volume) * math.factorial(d) * math.sqrt(2.0**d / (d + 1))) ** (1.0 / d)
 

@@ -38,6 +38,8 @@ SCHEME = {1: "dg", 2: "dg", 3: "cg"}
 DEGREE = {"dg": {1: 4, 2: 3, 3: 2}, "cg": {1: 4, 2: 3, 3: 4}, "sg": {1: 1, 2: 1, 3: 1}}
 MAX_UNKNOWNS = {1: 200_000, 2: 400_000, 3: 150_000}
 MAX_LEVELS = 20
+#: A level whose estimate was this much too small leaves the next level's in doubt.
+UNTRUSTED = 10.0
 #: Layers away from the asked points are resolved down to this part of the domain's extent.
 SMALLEST_PICTURED = 100.0
 #: Curved cells are made up to this order (fem/curved.py).
@@ -317,14 +319,16 @@ def _calibrated(answer: LevelAnswer, history: list[Level]) -> tuple[np.ndarray, 
 
     This level's value is the better one, so its distance to the last one is what the last estimate
     should have been. Before the mesh resolves the problem at all, two degrees may agree by chance: an
-    estimate is trusted only when the last level was within a factor two of the answer.
+    estimate is trusted only when the last level was within a factor two of the answer and its own
+    estimate within a factor ten of the truth.
     """
+    size = np.abs(answer.moments)
     if not history:
         return answer.error, False
     last = history[-1]
-    ratio = np.abs(answer.moments - last.mean) / last.error
-    error = np.minimum(answer.error * np.clip(ratio, 1.0, None), np.abs(answer.moments) * 1e3)
-    return error, bool(np.all(last.error <= 0.5 * np.abs(last.mean)))
+    ratio = np.abs(answer.moments - last.mean) / np.maximum(last.error, 1e-11 * size)
+    error = np.minimum(answer.error * np.sqrt(np.clip(ratio, 1.0, None)), 1e3 * size)
+    return error, bool(np.all(last.error <= 0.5 * np.abs(last.mean)) and np.all(ratio <= UNTRUSTED))
 
 
 def _exhausted(history: list[Level], limit: int) -> bool:

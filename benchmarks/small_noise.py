@@ -1,0 +1,54 @@
+"""The double well as the noise falls: mean exit times from 1e1 to 1e21."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from common import COMM, reference, say, table
+
+from fpsolve import SGD, Box, mean_exit_time
+
+exact_values = reference()
+EPSILON2 = (0.5, 0.2, 0.1, 0.05, 0.03, 0.0215, 0.02)
+
+
+def exact(epsilon2: float) -> float:
+    """Return E τ from (-1, 0); below 0.03 the exit in y (L = 4 there) is less likely than e^(-100)."""
+    if epsilon2 >= 0.03:
+        return float(exact_values.double_well_box_met(epsilon2, -1.0, 0.0))
+    return float(exact_values.interval_met(lambda x: (x * x - 1) ** 2, epsilon2, -2.5, 0.5, -1.0))
+
+
+def run(epsilon2: float, scheme: str, tolerance: float) -> tuple[tuple[object, ...], bool]:
+    """Return a row, and whether the true error is within the reported one."""
+    process = SGD("(x**2 - 1)**2 + y**2", epsilon2=epsilon2)
+    began = time.perf_counter()
+    result = mean_exit_time(
+        process, Box((-2.5, -2.0), (0.5, 2.0)), comm=COMM, starts=[(-1.0, 0.0)], tolerance=tolerance, scheme=scheme,
+        max_unknowns=150_000,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    want = exact(epsilon2)
+    value, error = float(result.mean[0]), float(result.error[0, 0])
+    true = abs(value - want)
+    row = (
+        f"{epsilon2:g}", f"{want:.8e}", f"{scheme}{result.degree}", f"{value / want:.7f}", f"{error / want:.1e}",
+        f"{true / want:.1e}", f"{error / true if true else np.inf:.1f}", f"{result.flux[0]:.3g}", result.unknowns,
+        len(result.levels), f"{seconds:.1f}", "yes" if result.converged else "no",
+    )  # fmt: skip
+    return row, true <= error or true <= tolerance * want
+
+
+def main() -> None:
+    """Print the table for adaptive discontinuous elements and for Scharfetter-Gummel weights."""
+    rows, outside = [], []
+    for scheme, tolerance in (("dg", 1e-3), ("sg", 1e-3)):
+        for epsilon2 in EPSILON2:
+            row, within = run(epsilon2, scheme, tolerance)
+            rows.append(row)
+            if not within:
+                outside.append(f"{row[2]} at ε² = {row[0]}")
+    header = ("ε²", "exact", "scheme", "value/exact", "reported", "true", "reported/true", "flux", "unknowns", "levels", "s", "met")
+    table(header, rows, "Double well, box, from (-1, 0), tolerance 1e-3")
+    say("\ntrue error within the reported one or the tolerance: " + ("yes" if not outside else "NO: " + ", ".join(outside)))
