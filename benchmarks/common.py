@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,8 +33,8 @@ def say(text: str = "") -> None:
         print(text, flush=True)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Print a Markdown table."""
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a Markdown table; rows of a generator appear as they are made."""
     if title:
         say(f"\n### {title}\n")
     say("| " + " | ".join(header) + " |")
@@ -44,17 +44,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = 
 
 
 class Stopwatch:
-    """Seconds of named steps, the slowest rank's."""
+    """Seconds of named steps, the slowest rank's; on the wall and, for busy machines, of the processor."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.processor = 0.0
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         COMM.barrier()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         yield
-        spent = COMM.allreduce(time.perf_counter() - began, op=MPI.MAX)
+        spent, used = time.perf_counter() - began, time.process_time() - used
+        spent = COMM.allreduce(spent, op=MPI.MAX)
+        self.processor += COMM.allreduce(used, op=MPI.MAX)
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     @property

@@ -67,7 +67,9 @@ def manufactured(eigenvalues: Sequence[float], epsilon2: float, sizes: Sequence[
     return Case(name, process, Box((-1.0, -1.0), (1.0, 1.0)), exact, sizes, source)
 
 
-def solution(case: Case, triangulation: Triangulation, scheme: str, degree: int, size: float) -> tuple[fem.Function, int]:
+def solution(
+    case: Case, triangulation: Triangulation, scheme: str, degree: int, size: float
+) -> tuple[fem.Function, int]:
     """Return the solution of that degree and its number of unknowns. Collective."""
     where = locate(triangulation.mesh, np.zeros((1, case.domain.dimension)) + 0.01)
     if scheme == "sg":

@@ -47,11 +47,8 @@ def main() -> None:
             results = []
             for angle, starts in ((0.0, STARTS), (ANGLE, STARTS @ turn.T)):
                 process = SGD(turned(loss, angle), turned_matrix(q, angle), epsilon2=epsilon2)
-                results.append(
-                    mean_exit_time(
-                        process, Ball((0.0, 0.0), 1.0), comm=COMM, starts=starts, tolerance=tolerance, max_unknowns=60_000
-                    )
-                )
+                asked = {"starts": starts, "tolerance": tolerance, "max_unknowns": 60_000}
+                results.append(mean_exit_time(process, Ball((0.0, 0.0), 1.0), comm=COMM, **asked))
             one, two = results
             change = np.abs(one.mean - two.mean)
             ratio = float((change / (one.error[:, 0] + two.error[:, 0])).max())
@@ -60,8 +57,6 @@ def main() -> None:
             rows.append(
                 (name, f"{tolerance:.0e}", f"{(change / one.mean).max():.1e}", *errors, f"{ratio:.2f}", one.unknowns)
             )
-    table(
-        ("problem", "tolerance", "relative change", "reported error", "reported, turned", "change / sum", "unknowns"), rows,
-        f"Turned by {ANGLE} rad",
-    )  # fmt: skip
+    header = ("problem", "tolerance", "relative change", "reported", "reported, turned", "change / sum", "unknowns")
+    table(header, rows, f"Turned by {ANGLE} rad")
     say("\nevery change below the errors: " + ("yes" if good else "NO"))

@@ -1,6 +1,6 @@
-"""Measure the package: docker/run python benchmarks/run.py [cost|jit|orders|degenerate|rotation|small_noise|schemes|all].
+"""Measure the package: docker/run python benchmarks/run.py [PART...].
 
-Without a name, everything runs. See README.md for the figures of one machine.
+Parts: cost, jit, orders, degenerate, rotation, small_noise, schemes. Without one, all run; README.md has figures.
 """
 
 from __future__ import annotations

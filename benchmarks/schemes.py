@@ -17,14 +17,20 @@ SPACE = (("cg", 3), ("cg", 4), ("dg", 2), ("dg", 3))
 
 
 def row(
-    process: Process, domain: Domain, start: tuple[float, ...], want: float, scheme: str, degree: int, tolerance: float, limit: int
+    process: Process,
+    domain: Domain,
+    start: tuple[float, ...],
+    want: float,
+    scheme: str,
+    degree: int,
+    tolerance: float,
+    limit: int,
 ) -> tuple[object, ...]:
     """Run twice (the first compiles) and return a table row."""
 
     def go(accuracy: float, most: int):
-        return mean_exit_time(
-            process, domain, comm=COMM, starts=[start], tolerance=accuracy, scheme=scheme, degree=degree, max_unknowns=most
-        )
+        asked = {"starts": [start], "tolerance": accuracy, "max_unknowns": most}
+        return mean_exit_time(process, domain, comm=COMM, scheme=scheme, degree=degree, **asked)
 
     go(0.5, 10)
     began = time.perf_counter()
@@ -46,16 +52,16 @@ def main() -> None:
     well = SGD("(x**2 - 1)**2 + y**2", epsilon2=0.2)
     box = Box((-2.5, -2.0), (0.5, 2.0))
     want = float(exact_values.double_well_box_met(0.2, -1.0, 0.0))
-    rows = [row(well, box, (-1.0, 0.0), want, *case, 1e-6, 150_000) for case in PLANE]
+    rows = (row(well, box, (-1.0, 0.0), want, *case, 1e-6, 150_000) for case in PLANE)
     table(HEADER, rows, "Double well, ε² = 0.2, tolerance 1e-6")
 
     flat = SGD("(x**2 + y**2)/2", [["1", "0"], ["0", "0"]], epsilon2=0.5)
     want = float(exact_values.degenerate_disc_met(0.5, 0.5, 0.5))
-    rows = [row(flat, Ball((0.0, 0.0), 1.0), (0.5, 0.5), want, *case, 1e-6, 100_000) for case in PLANE]
+    rows = (row(flat, Ball((0.0, 0.0), 1.0), (0.5, 0.5), want, *case, 1e-6, 100_000) for case in PLANE)
     table(HEADER, rows, "Q = diag(1, 0) on the disc, ε² = 0.5, at (0.5, 0.5), tolerance 1e-6")
 
     ball = SGD("(x**2 + y**2 + z**2)/2", variables=("x", "y", "z"), epsilon2=0.3)
     start = (0.3, 0.1, -0.2)
     want = float(exact_values.ball_ou_met(np.linalg.norm(start), 3, 1.0, 0.3, 1.0))
-    rows = [row(ball, Ball((0.0, 0.0, 0.0), 1.0), start, want, *case, 1e-5, 8_000) for case in SPACE]
+    rows = (row(ball, Ball((0.0, 0.0, 0.0), 1.0), start, want, *case, 1e-5, 8_000) for case in SPACE)
     table(HEADER, rows, "OU in the ball, ε² = 0.3, tolerance 1e-5")

@@ -122,6 +122,15 @@ def test_sublevel_near_the_minimum_and_near_the_saddle(level):
     assert not crosses_itself(domain.component.loops)
 
 
+def test_sublevel_in_a_curved_narrow_valley():
+    valley = formula_landscape("(1 - x)**2 + 100*(y - x**2)**2", "identity", ["x", "y"])
+    domain = Sublevel(valley, 0.5, (1, 1), (-4, -4), (4, 12))
+    low, high = domain.bounding_box()
+    assert np.allclose([low[0], high[0]], 1 + np.sqrt([0.5, 0.5]) * [-1, 1], atol=0.003)
+    x = np.random.default_rng(6).uniform(low - 0.1, high + 0.1, (50_000, 2))
+    assert np.array_equal(domain.contains(x), valley.loss(x) < 0.5)
+
+
 def test_sublevel_with_a_hole():
     ring = formula_landscape("(x**2 + y**2 - 1)**2 + x/5", "identity", ["x", "y"])
     domain = Sublevel(ring, 0.5, (-1, 0), *SQUARE)

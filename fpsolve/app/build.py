@@ -36,7 +36,6 @@ def build(case: Case, comm: MPI.Comm) -> tuple[Process, Domain, list[tuple[float
     domain = build_domain(case.domain, process, comm)
     starts = case.exit.starts or (default_start(domain),)
     check_starts(starts, process, domain, given=case.exit.starts is not None)
-    check_loss(process, domain)
     return process, domain, list(starts)
 
 
@@ -114,25 +113,6 @@ def check_starts(starts: tuple[tuple[float, ...], ...], process: Process, domain
         if any(name not in domain.reflecting and _leaves(point, normal, process) for name, normal in normals):
             remedy = remedy or "The process leaves there at once: the exit time is 0."
             raise InputError(key, list(start), "a point inside the domain, not on its boundary", remedy)
-
-
-def check_loss(process: Process, domain: Domain) -> None:
-    """Raise InputError if the loss is undefined at a point of a grid over the domain.
-
-    Its derivatives are checked where the equation is assembled, but they can be finite where the loss is not: log(x).
-    """
-    if process.landscape is None:
-        return
-    lower, upper = domain.bounding_box()
-    count = GRID[process.dimension]
-    axes = [np.linspace(a, b, count + 2)[1:-1] for a, b in zip(lower, upper, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, process.dimension)
-    points = points[domain.contains(points)]
-    bad = points[~np.isfinite(process.landscape.loss(points))]
-    if len(bad):
-        where = ", ".join(f"{name} = {value:.6g}" for name, value in zip(process.variables, bad[0], strict=True))
-        remedy = "Change the formula or the domain."
-        raise InputError("process.loss", f"not finite at {where}", "finite values in the whole domain", remedy)
 
 
 def _normals(x: np.ndarray, domain: Domain) -> list[tuple[str, np.ndarray]]:

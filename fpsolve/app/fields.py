@@ -1,7 +1,8 @@
 """Fields for ParaView: the mean exit time with its estimated error, and the kinds of boundary.
 
 Lagrange cells of the field's own degree, continuous or not, on straight or curved cells, with nodes where VTK's cells
-have them: ParaView shows the same polynomials. ADIOS2's VTX format where dolfinx has it, VTK's own files otherwise (no further library needed).
+have them: ParaView shows the same polynomials. ADIOS2's VTX format where dolfinx has it, VTK's own files otherwise (no
+further library needed).
 """
 
 from __future__ import annotations

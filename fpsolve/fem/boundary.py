@@ -69,7 +69,7 @@ def classify(
     speed = np.linalg.norm(beta, axis=1)
     diffusive = normal_diffusion > TANGENTIAL * np.trace(a, axis1=1, axis2=2)
     led_out = ~diffusive & (np.sum(beta * normal, axis=1) < -1e-10 * speed) & (speed > 0)
-    leaves = (diffusive | led_out).reshape(len(facets), -1).any(axis=1)
+    leaves = (diffusive | led_out).reshape(x.shape[:2]).any(axis=1)
     kinds = np.where(leaves, EXIT, CHARACTERISTIC).astype(np.int32)
     kinds[np.isin(facet_tags.values, list(reflecting))] = REFLECTING
     tags = mesh.meshtags(domain, domain.topology.dim - 1, facets, kinds)

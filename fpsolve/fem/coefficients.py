@@ -55,16 +55,27 @@ def interpolate(process: Process, domain: mesh.Mesh, degree: int) -> Coefficient
 
 def _defect(process: Process, x: np.ndarray, a: np.ndarray, beta: np.ndarray) -> InputError | None:
     """Return what is wrong with coefficient values at the points x, if anything."""
+    if process.landscape is not None:
+        loss = process.landscape.loss(x)
+        if not np.isfinite(loss).all():
+            point = x[~np.isfinite(loss)][0]
+            return _not_finite("loss", process, point)
     where = [("covariance" if process.landscape else "diffusion", a), ("loss" if process.landscape else "drift", beta)]
     for key, values in where:
         finite = np.isfinite(values.reshape(len(x), -1)).all(axis=1)
         if not finite.all():
             point = x[~finite][0]
-            return InputError(
-                f"process.{key}", f"not finite at {_show(process, point)}", "finite values in the whole domain",
-                "Change the formula or the domain.",
-            )
+            return _not_finite(key, process, point)
     return check_nonnegative(process, x, a)
+
+
+def _not_finite(key: str, process: Process, point: np.ndarray) -> InputError:
+    return InputError(
+        f"process.{key}",
+        f"not finite at {_show(process, point)}",
+        "finite values in the whole domain",
+        "Change the formula or the domain.",
+    )
 
 
 def check_nonnegative(process: Process, x: np.ndarray, a: np.ndarray) -> InputError | None:

@@ -7,8 +7,8 @@ from dolfinx import fem, mesh
 
 from fpsolve.fem.meshing import SizeField
 
-#: A level changes the mesh size by at most these factors.
-SHRINK, GROW = 0.2, 2.0
+#: A level changes the mesh size by no smaller a factor.
+SHRINK = 0.2
 #: Sizes may change by this much per unit distance (graded meshes keep good angles).
 GRADATION = 0.6
 #: Error of the field, relative to its maximum, that refinement aims at away from the asked points.
@@ -54,7 +54,7 @@ def next_sizes(
     exponent = order / (order + d)
     level = (target / np.sum(density ** (1 - exponent) * volumes)) ** (1 / exponent)
     wanted = (level / density) ** (1 / (order + d))
-    wanted = np.clip(np.minimum(wanted, caps), SHRINK * h, GROW * h)
+    wanted = np.maximum(np.minimum(wanted, caps), SHRINK * h)
     return SizeField(corners, _graded(corners, wanted))
 
 

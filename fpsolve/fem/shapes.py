@@ -20,8 +20,9 @@ from fpsolve.fem.gmsh_geometry import (
     remesh_surface,
 )
 from fpsolve.fem.spacing import Size, SizeField, check_count, equidistribute, graded, line_points, sizes_at
+from fpsolve.model.component import Star
 from fpsolve.model.domains import SIDES, Ball, Box, Domain, Interval, MeshFile, Sublevel
-from fpsolve.model.levelset import Planar, Star, crosses_itself, polygon_area, project
+from fpsolve.model.levelset import Planar, crosses_itself, polygon_area, project
 from fpsolve.model.simplices import match_rows
 
 #: Curved boundaries turn by at most this angle from one vertex to the next; smaller ones are tried if cells fail.

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fpsolve.errors import InputError
-from fpsolve.model.levelset import Component, trace_component
+from fpsolve.model.component import Component, trace_component
 from fpsolve.model.meshfile import FileMesh, inside_simplices, read_mesh_file
 from fpsolve.model.process import Landscape
 

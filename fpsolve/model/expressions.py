@@ -37,6 +37,8 @@ FUNCTIONS: dict[str, Callable[..., sympy.Expr]] = {
 CONSTANTS = {"pi": sympy.pi}
 MAX_LENGTH = 20_000
 MAX_NUMERIC_EXPONENT = 1000
+MAX_BITS = 4_000_000
+LARGEST = 1.7e308
 
 
 def symbols(variables: Sequence[str]) -> tuple[sympy.Symbol, ...]:
@@ -111,6 +113,22 @@ class _Parser:
         return InputError(self.key, self.text, f"a formula made of {allowed}", f"{what} {remedy}".strip())
 
     def visit(self, node: ast.AST) -> sympy.Expr:
+        value = self.build(node)
+        if value.is_number:
+            self.check_constant(node, value)
+        return value
+
+    def check_constant(self, node: ast.AST, value: sympy.Expr) -> None:
+        """Refuse constants that are not real or too large for a float, before others are built from them."""
+        if value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
+            raise self.fail(f"'{ast.unparse(node)}' is not finite.")
+        if value.is_real is False or value.has(sympy.I):
+            raise self.fail(f"'{ast.unparse(node)}' is not real.")
+        size = abs(value.evalf(15))
+        if not size.is_Float and not size.is_Integer or size > LARGEST:
+            raise self.fail(f"'{ast.unparse(node)}' is not finite in double precision.")
+
+    def build(self, node: ast.AST) -> sympy.Expr:
         if isinstance(node, ast.Constant):
             return self.number(node.value)
         if isinstance(node, ast.Name):
@@ -155,7 +173,9 @@ class _Parser:
             return left / right
         if isinstance(node.op, ast.Pow):
             if right.is_number and abs(float(right)) > MAX_NUMERIC_EXPONENT:
-                raise self.fail(f"The exponent {right} is too large.")
+                raise self.fail(f"The exponent {ast.unparse(node.right)} is too large.")
+            if right.is_number and left.is_Rational and max(left.p.bit_length(), left.q.bit_length()) * abs(float(right)) > MAX_BITS:
+                raise self.fail(f"'{ast.unparse(node)}' has too many digits.")
             if left.is_zero and right.is_number and float(right) < 0:
                 raise self.fail("Division by zero.")
             return left**right

@@ -1,58 +1,24 @@
-"""The boundary of one component of {L < level}: traced once, then exact points by Newton's method.
+"""Points on a level set {L = level} by Newton's method, and level curves in the plane.
 
-One dimension: two roots. Two dimensions: closed curves (holes are kept). Three dimensions: a surface that
-every ray from the given point meets once (star-shaped).
+The curves around one component of {L < level} are found by marching squares, on finer and finer grids until
+their shape stands still, and then put onto the level set exactly; holes are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from matplotlib.path import Path
-from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
 from fpsolve.errors import InputError
 from fpsolve.model.process import Landscape
 
 GRIDS = (200, 400, 800, 1600)  # cells of the tracing grid along each side, until the shape stands still
-SCAN = 2000  # samples in one dimension
-RAY_SAMPLES = 256
 LARGER = "Enlarge domain.box or lower domain.below."
-
-
-class Component(Protocol):
-    """A traced component."""
-
-    def bounding_box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the corners of a box around it."""
-
-    def contains(self, x: np.ndarray) -> np.ndarray:
-        """Tell which of the points x (n, d) lie in it."""
-
-
-def trace_component(
-    landscape: Landscape, level: float, point: tuple[float, ...], lower: tuple[float, ...], upper: tuple[float, ...]
-) -> Segment | Planar | Star:
-    """Trace the component of {L < level} that holds `point`, within a box. Not collective.
-
-    Raises
-    ------
-    InputError
-        ``domain.box`` if the component reaches the box; ``domain.below`` if its boundary cannot be followed
-        (the gradient vanishes there); ``domain.containing`` if, in 3D, it is not star-shaped about the point.
-    """
-    center, low, high = np.array(point), np.array(lower), np.array(upper)
-    if len(center) == 1:
-        return _segment(landscape, level, center, low, high)
-    if len(center) == 2:
-        return _planar(landscape, level, center, low, high)
-    return _star(landscape, level, center, low, high)
 
 
 def project(landscape: Landscape, level: float, points: np.ndarray, reach: np.ndarray | float) -> np.ndarray:
@@ -101,50 +67,9 @@ def project(landscape: Landscape, level: float, points: np.ndarray, reach: np.nd
     return best
 
 
-def _loss(landscape: Landscape, x: np.ndarray) -> np.ndarray:
+def pole_free_loss(landscape: Landscape, x: np.ndarray) -> np.ndarray:
     """Return L with poles replaced by huge values of the same sign; undefined counts as outside."""
     return np.nan_to_num(landscape.loss(x), nan=1e300, posinf=1e300, neginf=-1e300)
-
-
-# --- one dimension ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Segment:
-    """The interval (lower, upper)."""
-
-    lower: float
-    upper: float
-
-    def bounding_box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the two ends, each of shape (1,)."""
-        return np.array([self.lower]), np.array([self.upper])
-
-    def contains(self, x: np.ndarray) -> np.ndarray:
-        """Tell which of the points x (n, 1) lie strictly between the ends."""
-        return (x[:, 0] > self.lower) & (x[:, 0] < self.upper)
-
-
-def _segment(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Segment:
-    def excess(x: float) -> float:
-        return float(_loss(landscape, np.array([[x]]))[0]) - level
-
-    ends = []
-    for end in (low[0], high[0]):
-        # sampled more densely near the point: narrow wells in wide boxes are found too
-        t = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, SCAN // 2), np.linspace(0, 1, SCAN)[1:]])
-        x = center[0] + np.unique(t) * (end - center[0])
-        outside = np.flatnonzero(_loss(landscape, x[:, None]) >= level)
-        if len(outside) == 0:
-            raise InputError(
-                "domain.box", (float(low[0]), float(high[0])), "an interval with the component inside", LARGER
-            )
-        k = outside[0]
-        ends.append(float(brentq(excess, x[k - 1], x[k], xtol=1e-300, rtol=1e-15)))
-    return Segment(*ends)
-
-
-# --- two dimensions --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -171,7 +96,7 @@ class Planar:
 
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Tell which of the points x (n, 2) lie inside; near the curves L itself decides."""
-        below = landscape_below(self.landscape, self.level, x)
+        below = is_below(self.landscape, self.level, x)
         inside = Path(self.loops[0]).contains_points(x)
         for hole in self.loops[1:]:
             inside &= ~Path(hole).contains_points(x)
@@ -195,12 +120,12 @@ class Planar:
         return result
 
 
-def landscape_below(landscape: Landscape, level: float, x: np.ndarray) -> np.ndarray:
+def is_below(landscape: Landscape, level: float, x: np.ndarray) -> np.ndarray:
     """Tell where L < level, undefined values counting as not."""
-    return _loss(landscape, x) < level
+    return pole_free_loss(landscape, x) < level
 
 
-def _planar(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Planar:
+def trace_plane(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Planar:
     before: list[np.ndarray] | None
     window, before = _window(landscape, level, center, low, high)
     error = InputError("domain.below", level, "a level whose boundary can be traced", "It has too fine a structure.")
@@ -292,7 +217,7 @@ def _polygon(
 
     axes = [np.linspace(a, b, cells + 1) for a, b in zip(low, high, strict=True)]
     x, y = np.meshgrid(*axes)
-    excess = _loss(landscape, np.column_stack([x.ravel(), y.ravel()])) - level
+    excess = pole_free_loss(landscape, np.column_stack([x.ravel(), y.ravel()])) - level
     # interpolation between a pole and a neighbour would lose all digits; the sign is what counts
     typical = np.median(np.abs(excess)) + np.abs(excess).min() + 1e-300
     excess = np.clip(excess, -1e6 * typical, 1e6 * typical).reshape(x.shape)
@@ -322,134 +247,43 @@ def _thin(loop: np.ndarray, distance: float) -> np.ndarray:
 
 
 def _densified(landscape: Landscape, level: float, loop: np.ndarray) -> np.ndarray:
-    """Add points where the curve turns by more than 0.25 from one edge to the next (not for ever at corners)."""
-    for _ in range(8):
+    """Add points where the curve turns by more than 0.25 from one edge to the next, or was cut short.
+
+    An edge along the gradient cuts off the tip of a valley that is thinner than the grid: the tip is looked for
+    beyond it. Corners are refined a few times only.
+    """
+    for _ in range(12):
         ahead = np.roll(loop, -1, axis=0) - loop
+        length = np.linalg.norm(ahead, axis=1)
         behind = np.roll(ahead, 1, axis=0)
         cross = behind[:, 0] * ahead[:, 1] - behind[:, 1] * ahead[:, 0]
         sharp = np.abs(np.arctan2(cross, np.sum(behind * ahead, axis=1))) > 0.25
-        split = np.flatnonzero(sharp | np.roll(sharp, -1))
+        gradient = landscape.gradient(loop)
+        gradient /= np.linalg.norm(gradient, axis=1)[:, None]
+        along = np.minimum(*(np.abs(np.sum(g * ahead, axis=1)) for g in (gradient, np.roll(gradient, -1, axis=0))))
+        tip = along > 0.7 * length
+        split = np.flatnonzero(sharp | np.roll(sharp, -1) | tip)
         if len(split) == 0:
             break
-        middle = loop[split] + 0.5 * ahead[split]
-        middle = project(landscape, level, middle, np.linalg.norm(ahead[split], axis=1))
-        loop = np.insert(loop, split + 1, middle, axis=0)
+        start = loop[split] + 0.5 * ahead[split]
+        beyond = np.flatnonzero(tip[split])
+        if len(beyond):
+            outward = np.column_stack([ahead[split, 1], -ahead[split, 0]])  # the inside is on the left
+            start[beyond] = _beyond(landscape, level, start[beyond], outward[beyond])
+        loop = np.insert(loop, split + 1, project(landscape, level, start, length[split]), axis=0)
     return loop
 
 
-# --- three dimensions ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Star:
-    """A star-shaped region: the points x with |x - center| < radius((x - center)/|x - center|)."""
-
-    landscape: Landscape
-    level: float
-    center: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-
-    @cached_property
-    def directions(self) -> np.ndarray:
-        """4000 unit vectors, nearly uniform, shape (4000, 3)."""
-        return sphere_points(4000)
-
-    @cached_property
-    def radii(self) -> np.ndarray:
-        """The radius along `directions`."""
-        return self.radius(self.directions)
-
-    def radius(self, directions: np.ndarray) -> np.ndarray:
-        """Return the distance from the centre to the boundary along unit vectors (n, 3), shape (n,).
-
-        Raises
-        ------
-        InputError
-            If a ray reaches the box first.
-        """
-        parts = np.array_split(directions, max(1, len(directions) // 2000))
-        return np.concatenate([self._radius(part) for part in parts])
-
-    def _radius(self, directions: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            reach = np.where(directions > 0, self.upper - self.center, self.lower - self.center) / directions
-        length = np.min(np.where(directions == 0, np.inf, reach), axis=1)
-        t = np.concatenate([[0.0], np.geomspace(1e-4, 0.02, 24), np.linspace(0.02, 1.0, RAY_SAMPLES)[1:]])
-        outside = self._excess(directions, length[:, None] * t) >= 0
-        if not outside.any(axis=1).all():
-            raise InputError(
-                "domain.box", (self.lower.tolist(), self.upper.tolist()), "a box with the component inside", LARGER
-            )
-        k = outside.argmax(axis=1)
-        a, b = length * t[k - 1], length * t[k]
-        for _ in range(60):
-            middle = 0.5 * (a + b)
-            out = self._excess(directions, middle[:, None])[:, 0] >= 0
-            a, b = np.where(out, a, middle), np.where(out, middle, b)
-        return 0.5 * (a + b)
-
-    def _excess(self, directions: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        x = self.center + directions[:, None, :] * distances[:, :, None]
-        return _loss(self.landscape, x.reshape(-1, 3)).reshape(distances.shape) - self.level
-
-    def bounding_box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return a box around the region, 2 % wider than its traced points, within the given box."""
-        x = self.center + self.directions * self.radii[:, None]
-        extra = 0.02 * np.ptp(x, axis=0)
-        return np.maximum(x.min(axis=0) - extra, self.lower), np.minimum(x.max(axis=0) + extra, self.upper)
-
-    def contains(self, x: np.ndarray) -> np.ndarray:
-        """Tell which of the points x (n, 3) can be reached from the centre along a ray in {L < level}."""
-        offset = x - self.center
-        distance = np.linalg.norm(offset, axis=1)
-        inside = landscape_below(self.landscape, self.level, x)
-        inside &= np.all((x > self.lower) & (x < self.upper), axis=1)
-        far = np.flatnonzero(inside & (distance > 0))
-        if len(far):
-            radius = self.radius(offset[far] / distance[far][:, None])
-            inside[far] = distance[far] <= radius * (1 + 1e-12)
-        return inside
-
-
-def sphere_points(n: int) -> np.ndarray:
-    """Return n nearly uniform unit vectors (a Fibonacci lattice), shape (n, 3)."""
-    k = np.arange(n) + 0.5
-    z, angle = 1 - 2 * k / n, k * np.pi * (1 + np.sqrt(5.0))
-    rho = np.sqrt(1 - z**2)
-    return np.column_stack([rho * np.cos(angle), rho * np.sin(angle), z])
-
-
-def _star(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Star:
-    star = Star(landscape, level, center, low, high)
-    directions, radius = star.directions, star.radii
-    surface = center + directions * radius[:, None]
-    gradient = landscape.gradient(surface)
-    slope = np.sum(gradient * directions, axis=1) / np.linalg.norm(gradient, axis=1)
-    neighbours = cKDTree(directions).query(directions, k=7)[1][:, 1:]
-    start, end = np.repeat(np.arange(len(directions)), 6), neighbours.ravel()
-    steep = np.abs(radius[start] - radius[end]) > 0.25 * np.minimum(radius[start], radius[end])
-    jump = _jumps(star, directions[start[steep]], directions[end[steep]], radius[start[steep]], radius[end[steep]])
-    if not (slope > 0.02).all() or jump:
-        raise InputError(
-            "domain.containing",
-            center.tolist(),
-            "a point from which every ray meets the boundary once",
-            "In three dimensions the component must be star-shaped about it.",
-        )
-    return star
-
-
-def _jumps(star: Star, a: np.ndarray, b: np.ndarray, ra: np.ndarray, rb: np.ndarray) -> bool:
-    """Tell whether the radius jumps between neighbouring directions: halving the angle does not close the gap."""
-    if len(a) == 0:
-        return False
-    gap = np.abs(ra - rb)
-    for _ in range(12):
-        middle = a + b
-        middle /= np.linalg.norm(middle, axis=1)[:, None]
-        rm = star.radius(middle)
-        left = np.abs(ra - rm) > np.abs(rm - rb)
-        a, ra = np.where(left[:, None], a, middle), np.where(left, ra, rm)
-        b, rb = np.where(left[:, None], middle, b), np.where(left, rm, rb)
-    return bool(np.any(np.abs(ra - rb) > 0.2 * gap))
+def _beyond(landscape: Landscape, level: float, x: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Return the first points found on rays from x where L reaches the level; x itself where none is."""
+    t = np.concatenate([[0.0], np.geomspace(0.01, 100.0, 400)])
+    rays = x[:, None] + t[:, None] * direction[:, None]
+    outside = ~is_below(landscape, level, rays.reshape(-1, 2)).reshape(rays.shape[:2])
+    k = outside.argmax(axis=1)
+    found = outside.any(axis=1) & (k > 0)
+    a, b = t[np.maximum(k - 1, 0)], t[k]
+    for _ in range(50):
+        middle = 0.5 * (a + b)
+        out = ~is_below(landscape, level, x + middle[:, None] * direction)
+        a, b = np.where(out, a, middle), np.where(out, middle, b)
+    return np.where(found[:, None], x + b[:, None] * direction, x)

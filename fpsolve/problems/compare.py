@@ -19,9 +19,17 @@ SAFETY = 10.0
 class BoundFunction(Protocol):
     """What the comparison needs of a bound (see `fpsolve.theory.bounds`)."""
 
-    name: str
-    kind: str
-    verified: bool
+    @property
+    def name(self) -> str:
+        """E.g. ``"sharp"``."""
+
+    @property
+    def kind(self) -> str:
+        """``"lower"`` or ``"upper"``."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether all hypotheses are proved."""
 
     def evaluate(self, x: np.ndarray) -> np.ndarray:
         """Return the bound at points (n, d)."""

@@ -22,7 +22,8 @@ from fpsolve.fem.coefficients import largest_peclet
 from fpsolve.fem.generator import discretise
 from fpsolve.fem.meshing import SizeField, Triangulation, make_mesh
 from fpsolve.fem.points import Location, evaluate, locate
-from fpsolve.fem.refine import field_caps, next_sizes
+from fpsolve.fem.refine import edge_lengths, field_caps, next_sizes
+from fpsolve.fem.spacing import check_count
 from fpsolve.model.domains import Domain
 from fpsolve.model.process import Process
 from fpsolve.problems.gibbs import solve_gibbs_level
@@ -41,7 +42,7 @@ MAX_LEVELS = 20
 #: A level whose estimate was this much too small leaves the next level's in doubt.
 UNTRUSTED = 10.0
 #: Layers away from the asked points are resolved down to this part of the domain's extent.
-SMALLEST_PICTURED = 100.0
+SMALLEST_PICTURED = 50.0
 #: Curved cells are made up to this order (fem/curved.py).
 MAX_GEOMETRY = {1: 1, 2: 5, 3: 3}
 
@@ -247,6 +248,8 @@ def _settings(
     if scheme == "sg":
         _check_gibbs(process, degree)
     start_size = size if size is not None else extent / {1: 16, 2: 8, 3: 4}[d]
+    # of the size as given; the first mesh may be coarser. A disc fills at least half of its box.
+    check_count(start_size, float(np.prod(upper - lower)) / 2, d)
     return _Settings(x, tolerance, start_size, scheme, degree or DEGREE[scheme][d], moments)
 
 
@@ -276,11 +279,12 @@ class _Problem:
         # indicators overestimate by cancellation: aim by their ratio to the error, a decade or so a level
         answer, domain = self.answer, self.triangulation.mesh
         total = float(domain.comm.allreduce(answer.indicators.sum()))
-        factor = max(0.25 * tolerance / worst, 0.02)
+        factor = float(np.clip(0.25 * tolerance / worst, 0.02, 0.5))  # never coarser: the next level confirms
         extent = float(np.ptp(np.array(domain.comm.allgather(_extremes(domain))), axis=(0, 1)).max())
         scale = float(np.abs(answer.moments[:, 0]).max())
+        growth = answer.growth * edge_lengths(domain, answer.volumes)
         caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
-        return next_sizes(domain, answer.volumes, answer.indicators, factor * total, 2.0 * settings.degree, caps)
+        return next_sizes(domain, answer.volumes, answer.indicators, factor * total, 2.0 * settings.degree, np.minimum(caps, growth))
 
 
 def _extremes(domain: mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:

@@ -55,6 +55,7 @@ def solve_gibbs_level(
         u=u,
         difference=difference,
         indicators=np.zeros_like(volumes),
+        growth=np.ones_like(volumes),
         volumes=volumes,
         unknowns=generator.unknowns,
         cells=int(mesh.topology.index_map(mesh.topology.dim).size_global),

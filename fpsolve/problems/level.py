@@ -26,6 +26,12 @@ from fpsolve.fem.shape import correction, gap
 from fpsolve.model.domains import Domain
 
 
+#: How much a cell may grow in one level of refinement.
+GROW = 1.5
+#: Relative local error above which a density counts as not resolved.
+UNRESOLVED = 0.05
+
+
 @dataclass(frozen=True)
 class ExitSolution:
     """Exit-time moments for one generator.
@@ -112,8 +118,9 @@ class LevelAnswer:
     flux : ndarray, shape (starts,)
     u, difference : Function
         u_1 of degree p, and (degree p + 1) minus it, on the same nodes.
-    indicators, volumes : ndarray
-        For this rank's own cells: relative error contributions, summed over starts; cell volumes.
+    indicators, growth, volumes : ndarray
+        For this rank's own cells: relative error contributions, summed over starts; the factor by which
+        their size may change; cell volumes.
     unknowns, cells : int
     """
 
@@ -123,6 +130,7 @@ class LevelAnswer:
     u: fem.Function
     difference: fem.Function
     indicators: np.ndarray
+    growth: np.ndarray
     volumes: np.ndarray
     unknowns: int
     cells: int
@@ -160,14 +168,15 @@ def solve_level(
     triangulated = fine.space.mesh
     cells = triangulated.topology.index_map(triangulated.topology.dim).size_global
     shape = _shape_corrections(fine, domain, upper)
-    contributions = _contributions(fine, embedding, upper, lower, e_coarse)
+    contributions, growth = _contributions(fine, embedding, upper, lower, e_coarse)
     answer = LevelAnswer(
         moments=lower.moments + shape,
         check=upper.moments + shape,
         flux=lower.flux,
         u=coarse.to_function(lower.fields[0]),
         difference=_difference(fine, coarse, embedding, upper, lower),
-        indicators=np.abs(contributions).sum(axis=0),
+        indicators=contributions.sum(axis=0),
+        growth=growth,
         volumes=cell_volumes(triangulated),
         unknowns=coarse.unknowns,
         cells=int(cells),
@@ -207,43 +216,66 @@ def start_functionals(generator: Generator, location: Location) -> list[PETSc.Ve
 
 def _contributions(
     fine: Generator, embedding: PETSc.Mat, upper: ExitSolution, lower: ExitSolution, e_coarse: list[PETSc.Vec]
-) -> np.ndarray:
-    """Split the relative difference of the two exit rates over the cells, shape (starts, own cells).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split the relative difference of the two exit rates over the cells.
 
     With densities q (∫q = 1), shapes h = u/u(x) and rates k = 1/Eτ: ``k_{p+1} - k_p =
-    (q_{p+1} - q_p)·(B h_p - k_p m)``, exactly. Contributions below the rounding of ``B h`` count as zero;
-    in the bottom of a well, where h is flat to all digits, the true ones are smaller still.
+    (q_{p+1} - q_p)·(B h_p - k_p m)``, exactly. In the bottom of a well h is flat to all digits and its
+    residual lost in rounding, although these cells count as much as any (q is large where 1 - h is
+    small): they must not get coarser, and finer where q itself is not resolved.
+
+    Returns
+    -------
+    contributions : ndarray, shape (starts, own cells)
+    growth : ndarray, shape (own cells,)
+        By what factor a cell's size may change.
     """
     h = embedding.createVecLeft()
     embedding.mult(lower.fields[0], h)
     scale = h.norm(PETSc.NormType.INFINITY)
     row_size = fine.matrix.getDiagonal()
     row_size.abs()
-    residual, q = h.duplicate(), h.duplicate()
+    residual, q, work = h.duplicate(), h.duplicate(), h.duplicate()
     fine.matrix.mult(h, residual)
-    result = []
+    result, growth = [], np.full(len(_own_cells(fine.space)), GROW)
     for k, (q_fine, q_coarse) in enumerate(zip(upper.densities, lower.densities, strict=True)):
         at_start = e_coarse[k].dot(lower.fields[0])
         rate = 1.0 / lower.moments[k, 0]
         embedding.mult(q_coarse, q)
-        difference = q_fine.getArray() - q.getArray()
         r = residual.getArray() / at_start - rate * fine.mass.getArray()
-        noise = 4e-16 * scale / abs(at_start) * row_size.getArray()
-        parts = difference * np.where(np.abs(r) > noise, r, 0.0) / rate
-        vector = h.duplicate()
-        vector.setArray(parts)
-        result.append(_per_cell(fine.to_function(vector)))
-        vector.destroy()
-    for thing in (h, residual, q, row_size):
+        known = np.abs(r) > 4e-16 * scale / abs(at_start) * row_size.getArray()
+        work.setArray((q_fine.getArray() - q.getArray()) * np.where(known, r, 0.0) / rate)
+        result.append(np.abs(_per_cell(fine.to_function(work))))
+        work.setArray(known.astype(float))
+        lost = fine.to_function(work).x.array[_own_cells(fine.space)].max(axis=1) == 0
+        rough = _local_error(fine.to_function(q_fine), fine.to_function(q)) > UNRESOLVED
+        growth = np.minimum(growth, np.where(lost, np.where(rough, 0.5, 1.0), GROW))
+    for thing in (h, residual, q, row_size, work):
         thing.destroy()
-    return np.array(result)
+    return np.array(result), growth
+
+
+def _own_cells(space: fem.FunctionSpace) -> np.ndarray:
+    """Return the unknowns of this rank's own cells, shape (cells, basis functions)."""
+    return space.dofmap.list[: space.mesh.topology.index_map(space.mesh.topology.dim).size_local]
+
+
+def _local_error(fine: fem.Function, coarse: fem.Function) -> np.ndarray:
+    """Return for each own cell the largest difference relative to the cell's largest value, at most 1.
+
+    A constant factor between the two is not counted: it comes from elsewhere.
+    """
+    unknowns = _own_cells(fine.function_space)
+    x, y = fine.x.array[unknowns], coarse.x.array[unknowns]
+    factor = np.sum(x * y, axis=1) / np.maximum(np.sum(y * y, axis=1), 1e-300)
+    top = np.maximum(np.abs(x).max(axis=1), 1e-300)
+    return np.minimum(np.abs(x - factor[:, None] * y).max(axis=1) / top, 1.0)
 
 
 def _per_cell(function: fem.Function) -> np.ndarray:
     """Sum unknowns over this rank's own cells, shared ones divided evenly."""
     space = function.function_space
-    owned = space.mesh.topology.index_map(space.mesh.topology.dim).size_local
-    unknowns = space.dofmap.list[:owned]
+    unknowns = _own_cells(space)
     shares = fem.Function(space)
     np.add.at(shares.x.array, unknowns.ravel(), 1.0)
     shares.x.scatter_reverse(la.InsertMode.add)
