@@ -76,16 +76,17 @@ def draw(found: dict[str, Any], line: np.ndarray, path: Path) -> None:
     case = found["1: |x|⁴/4"]
     first.plot(line[:, 0], case["line"], color="#0072B2", linewidth=2, label="u")
     for b in case["bounds"]:
-        style = "--" if b.name == "paper" else "-."
-        first.plot(line[:, 0], b.evaluate(line), style, color=colours[b.kind], label=f"{b.name} {b.kind}")
+        style = "--" if b.name == "paper" else ":"
+        first.plot(line[:, 0], b.evaluate(line), style, linewidth=2, color=colours[b.kind], label=f"{b.name} {b.kind}")
     first.set(xlabel=r"$x_1$", ylabel="u", ylim=(0, None), title="(a) Example 1, p = 4")
     cases, heights = [found[name] for name in QUESTIONS if name.startswith("3")], (1, 2, 4)
     third.plot(heights, [c["bounds"][3].hypotheses["Lambda"].value for c in cases], "ks-", label=r"$\Lambda$ (sharp)")
     third.plot(heights, [c["result"].mean[0] for c in cases], "o-", color="#0072B2", label="u(0)")
     for k, name in ((1, "paper upper"), (3, "sharp upper")):
         values = [c["bounds"][k].evaluate(c["result"].starts)[0] for c in cases]
-        third.plot(heights, values, "--" if k == 1 else "-.", marker="^", color=colours["upper"], label=name)
-    third.set(xlabel="height K of the strip", yscale="log", xticks=heights, title="(b) Example 3")
+        third.plot(heights, values, "--" if k == 1 else ":", marker="^", color=colours["upper"], label=name)
+    third.set(xlabel="K, half the height of the box", ylabel=r"$\Lambda$, time at 0", yscale="log", xticks=heights)
+    third.set_title("(b) Example 3")
     case, x = found["printed"], line[:, :1]
     printed.plot(x, case["line"], color="#0072B2", linewidth=2, label="u")
     printed.plot(x, case["pointwise"].evaluate(x), "--", color=colours["upper"], label="pointwise form")

@@ -20,8 +20,6 @@ from fpsolve.model.samples import SampleLandscape, sample_landscape
 TANGENTIAL = 1e-6
 #: A start this near to a side, relative to the domain's size, lies on it.
 ON_SIDE = 1e-9
-#: Points along each side of the grid on which the loss is looked at, by dimension.
-GRID = {1: 256, 2: 24, 3: 8}
 
 
 def build(case: Case, comm: MPI.Comm) -> tuple[Process, Domain, list[tuple[float, ...]]]:

@@ -81,7 +81,7 @@ def ufl_operations() -> Operations:
     """Return the arithmetic of UFL expressions."""
     import ufl
 
-    functions = {name: getattr(ufl, name) for name in _NAMES}
+    functions = {name: getattr(ufl, {"log": "ln"}.get(name, name)) for name in _NAMES}
     functions |= {"abs": abs, "sign": ufl.sign}
     return Operations(
         rational=lambda p, q: p / q if q != 1 else float(p),
