@@ -3,8 +3,9 @@
 import gc
 from pathlib import Path
 
-import pytest
 from mpi4py import MPI
+
+import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:

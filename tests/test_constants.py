@@ -93,7 +93,6 @@ def test_a_box_that_cannot_be_bounded_is_never_passed() -> None:
     """x log x² has no enclosure around its singular point, so nothing may be claimed."""
     cover = BoxCover(np.array([-1.0]), np.array([1.0]))
 
-
     def bound(lo: np.ndarray, hi: np.ndarray) -> tuple[float, None]:
         x = box_balls(lo, hi)[0]
         return above(x * (x * x).log()), None

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mpi4py import MPI
+
 import numpy as np
 import pytest
 import reference
 import ufl
 from dolfinx import fem
-from mpi4py import MPI
 
 import fpsolve as fp
 from fpsolve.fem.boundary import CHARACTERISTIC, EXIT
@@ -172,11 +173,25 @@ def test_same_answer_on_one_two_and_three_ranks(tmp_path):
         '[domain]\nshape = "ball"\ncenter = [0.0, 0.0]\nradius = 1.0\n'
         "[mesh]\ntolerance = 1e-5\n[exit]\nstarts = [[0.0, 0.5], [0.5, 0.5]]\nbounds = []\n"
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_MCA_ess", "PMIX_", "PMI_", "PRTE_LAUNCH"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("OMPI_MCA_ess", "PMIX_", "PMI_", "PRTE_LAUNCH"))
+    }
     means = []
     for ranks in (1, 2, 3):
         out = tmp_path / f"on{ranks}"
-        command = ["mpirun", "-n", str(ranks), sys.executable, "-m", "fpsolve", "exit", str(case), "--out", str(out), "--no-figures"]
+        command = [
+            "mpirun",
+            "-n",
+            str(ranks),
+            sys.executable,
+            "-m",
+            "fpsolve",
+            "exit",
+            str(case),
+            "--out",
+            str(out),
+            "--no-figures",
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         summary = json.loads(Path(out, "summary.json").read_text())

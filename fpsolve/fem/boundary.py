@@ -85,11 +85,9 @@ def facet_points(domain: mesh.Mesh, facets: np.ndarray, degree: int) -> tuple[np
     d = domain.topology.dim
     cell_type = (basix.CellType.interval, basix.CellType.triangle, basix.CellType.tetrahedron)[d - 1]
     cmap = domain.geometry.cmap
-    element = basix.create_element(
-        basix.ElementFamily.P, cell_type, cmap.degree, basix.LagrangeVariant(cmap.variant)
-    )
-    vertices, faces = basix.geometry(cell_type), basix.topology(cell_type)[d - 1]
-    normals = basix.cell.facet_outward_normals(cell_type)
+    element = basix.create_element(basix.ElementFamily.P, cell_type, cmap.degree, basix.LagrangeVariant(cmap.variant))
+    vertices, faces = np.asarray(basix.geometry(cell_type)), basix.topology(cell_type)[d - 1]
+    normals = np.asarray(basix.cell.facet_outward_normals(cell_type))
     points = _facet_quadrature(d, degree)
     cells, local = _cells_and_local_facets(domain, facets)
     x = np.zeros((len(facets), len(points), d))
@@ -97,7 +95,7 @@ def facet_points(domain: mesh.Mesh, facets: np.ndarray, degree: int) -> tuple[np
     for k, face in enumerate(faces):
         corners = vertices[face]
         reference = corners[0] + points @ (corners[1:] - corners[0])
-        table = element.tabulate(1, reference)[..., 0]  # (1 + d, points, nodes)
+        table = np.asarray(element.tabulate(1, reference))[..., 0]  # (1 + d, points, nodes)
         here = np.flatnonzero(local == k)
         nodes = domain.geometry.x[domain.geometry.dofmap[cells[here]]][:, :, :d]
         x[here] = np.einsum("pn,cni->cpi", table[0], nodes)
@@ -112,7 +110,7 @@ def _facet_quadrature(d: int, degree: int) -> np.ndarray:
     if d == 1:
         return np.zeros((1, 0))
     facet_type = basix.CellType.interval if d == 2 else basix.CellType.triangle
-    return basix.make_quadrature(facet_type, degree)[0]
+    return np.asarray(basix.make_quadrature(facet_type, degree)[0])
 
 
 def _cells_and_local_facets(domain: mesh.Mesh, facets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,6 +125,6 @@ def _cells_and_local_facets(domain: mesh.Mesh, facets: np.ndarray) -> tuple[np.n
 
 
 def _measure(domain: mesh.Mesh, tags: mesh.MeshTags, kind: int) -> float:
-    one = fem.Constant(domain, 1.0)
+    one = fem.Constant(domain, np.float64(1.0))
     form = fem.form(one * ufl.Measure("ds", domain=domain, subdomain_data=tags)(kind))
     return float(domain.comm.allreduce(fem.assemble_scalar(form), op=MPI.SUM))

@@ -180,8 +180,8 @@ def kill(
     full.mult(indicator, coupling)
     coupling.scale(-1.0)
     matrix = full.createSubMatrix(free, free)
-    inside = [_part(mass, free), _part(coupling, free)]
-    killed = Generator(scheme, degree, space, matrix, *inside, free, boundary, coefficients)
+    m, kappa = _part(mass, free), _part(coupling, free)
+    killed = Generator(scheme, degree, space, matrix, m, kappa, free, boundary, coefficients)
     for thing in (full, mass, coupling, indicator):
         thing.destroy()
     return killed

@@ -30,7 +30,7 @@ def on_root(comm: MPI.Comm, work: Callable[[], T]) -> T:
             outcome = (work(), None)
         except Exception as error:
             outcome = (None, error)
-    result, error = comm.bcast(outcome, root=0)
-    if error is not None:
-        raise error
+    result, failure = comm.bcast(outcome, root=0)
+    if failure is not None:
+        raise failure
     return result

@@ -89,9 +89,7 @@ def _graded(corners: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return sizes[index]
 
 
-def field_caps(
-    difference: fem.Function, volumes: np.ndarray, scale: float, degree: int, smallest: float
-) -> np.ndarray:
+def field_caps(difference: fem.Function, volumes: np.ndarray, scale: float, degree: int, smallest: float) -> np.ndarray:
     """Return sizes at which a field's estimated error becomes `FIELD_ACCURACY`, but not below `smallest`.
 
     The values asked for decide on the mesh; this keeps the field fit to be looked at where they do not.

@@ -80,4 +80,3 @@ def _weight(matrix: PETSc.Mat, loss: fem.Function, strength: float) -> float:
     comm = loss.function_space.mesh.comm
     top, bad = max(comm.allgather(top)), max(comm.allgather(bad))
     return bad / (strength or 1.0) if bad > 1e-12 * (top or 1.0) else 0.0
-

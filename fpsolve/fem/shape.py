@@ -2,7 +2,8 @@
 
 Curved cells follow a smooth boundary to a high order only. If the true boundary lies the distance δ outside
 the mesh's, then ``u_true(x) - u_mesh(x) = ∫ j δ (-∂_n u) ds`` to first order, where j is the density of the exit
-place of a process started at x: the outflow of ρ with ``Bᵀ ρ = e_x``. Elements exact inside (u quadratic, say) have no other error.
+place of a process started at x: the outflow of ρ with ``Bᵀ ρ = e_x``. Where u is a polynomial that the elements
+hold exactly, this is the whole error.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def gap(domain: Domain, triangulated: mesh.Mesh, degree: int) -> Any | None:
     x = ufl.SpatialCoordinate(triangulated)
     if isinstance(domain, Ball) and domain.dimension > 1:
         center = fem.Constant(triangulated, np.array(domain.center, dtype=float))
-        radius = fem.Constant(triangulated, float(domain.radius))
+        radius = fem.Constant(triangulated, np.float64(domain.radius))
         return radius - ufl.sqrt(ufl.dot(x - center, x - center))
     if isinstance(domain, Sublevel) and domain.dimension > 1:
         loss = fem.Function(fem.functionspace(triangulated, ("Lagrange", degree)))

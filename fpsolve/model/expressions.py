@@ -93,7 +93,9 @@ def parse(text: object, variables: Sequence[str], key: str = "formula") -> sympy
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(key, text, "a formula", f"It cannot be read: {error.args[0] if error.args else error}.") from None
+        raise InputError(
+            key, text, "a formula", f"It cannot be read: {error.args[0] if error.args else error}."
+        ) from None
     if expression.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
         raise InputError(key, text, "a formula with finite constants")
     if expression.is_real is False:
@@ -125,7 +127,7 @@ class _Parser:
         if value.is_real is False or value.has(sympy.I):
             raise self.fail(f"'{ast.unparse(node)}' is not real.")
         size = abs(value.evalf(15))
-        if not size.is_Float and not size.is_Integer or size > LARGEST:
+        if (not size.is_Float and not size.is_Integer) or size > LARGEST:
             raise self.fail(f"'{ast.unparse(node)}' is not finite in double precision.")
 
     def build(self, node: ast.AST) -> sympy.Expr:
@@ -174,7 +176,11 @@ class _Parser:
         if isinstance(node.op, ast.Pow):
             if right.is_number and abs(float(right)) > MAX_NUMERIC_EXPONENT:
                 raise self.fail(f"The exponent {ast.unparse(node.right)} is too large.")
-            if right.is_number and left.is_Rational and max(left.p.bit_length(), left.q.bit_length()) * abs(float(right)) > MAX_BITS:
+            if (
+                right.is_number
+                and left.is_Rational
+                and max(left.p.bit_length(), left.q.bit_length()) * abs(float(right)) > MAX_BITS
+            ):
                 raise self.fail(f"'{ast.unparse(node)}' has too many digits.")
             if left.is_zero and right.is_number and float(right) < 0:
                 raise self.fail("Division by zero.")

@@ -215,7 +215,9 @@ def diffusion_process(
     names = check_names(variables, f"{key}.variables")
     d = len(names)
     f = Formula.parse(list(drift), names, f"{key}.drift")
-    a = Formula.parse([list(row) if isinstance(row, (list, tuple)) else row for row in diffusion], names, f"{key}.diffusion")
+    a = Formula.parse(
+        [list(row) if isinstance(row, (list, tuple)) else row for row in diffusion], names, f"{key}.diffusion"
+    )
     if f.shape != (d,):
         raise InputError(f"{key}.drift", list(drift), f"{d} formulas, one for each of {', '.join(names)}")
     _check_square(a, d, f"{key}.diffusion", diffusion)
@@ -229,9 +231,7 @@ def _check_square(matrix: Formula, d: int, key: str, value: object) -> None:
     for i in range(d):
         for j in range(i):
             if (matrix.entries[i * d + j] - matrix.entries[j * d + i]).simplify() != 0:
-                raise InputError(
-                    key, value, "a symmetric matrix", f"Entries [{i}][{j}] and [{j}][{i}] differ."
-                )
+                raise InputError(key, value, "a symmetric matrix", f"Entries [{i}][{j}] and [{j}][{i}] differ.")
 
 
 def _is_multiple_of_identity(matrix: Formula) -> bool:
@@ -241,13 +241,17 @@ def _is_multiple_of_identity(matrix: Formula) -> bool:
     return off and all(entries[i, i] == entries[0, 0] for i in range(d))
 
 
-def formula_landscape(loss: object, covariance: object, variables: Sequence[str], key: str = "process") -> FormulaLandscape:
+def formula_landscape(
+    loss: object, covariance: object, variables: Sequence[str], key: str = "process"
+) -> FormulaLandscape:
     """Return the landscape of a loss formula and a covariance: ``"identity"`` or a matrix of formulas."""
     names = check_names(variables, f"{key}.variables")
     d = len(names)
     if isinstance(covariance, str):
         if covariance != "identity":
-            raise InputError(f"{key}.covariance", covariance, '"identity", "samples" (with data) or a matrix of formulas')
+            raise InputError(
+                f"{key}.covariance", covariance, '"identity", "samples" (with data) or a matrix of formulas'
+            )
         covariance = [["1" if i == j else "0" for j in range(d)] for i in range(d)]
     elif not isinstance(covariance, (list, tuple)) or not all(isinstance(row, (list, tuple)) for row in covariance):
         raise InputError(f"{key}.covariance", covariance, '"identity", "samples" (with data) or a matrix of formulas')
@@ -304,13 +308,17 @@ def noise_level(
     if isinstance(extra_noise, bool) or not isinstance(extra_noise, (int, float)) or not 0 <= extra_noise < np.inf:
         raise InputError(f"{key}.extra_noise", extra_noise, "a number of at least 0")
     if extra_noise and learning_rate is None:
-        raise InputError(f"{key}.extra_noise", extra_noise, "learning_rate and batch_size instead of epsilon2, δ enters as (η/2)δ")
+        raise InputError(
+            f"{key}.extra_noise", extra_noise, "learning_rate and batch_size instead of epsilon2, δ enters as (η/2)δ"
+        )
     scale = 1.0
     if not replacement:
         if samples is None or batch_size is None or learning_rate is None:
             raise InputError(f"{key}.replacement", replacement, "true, or data, learning_rate and batch_size besides")
         if batch_size >= samples:
-            raise InputError(f"{key}.batch_size", batch_size, f"fewer than the {samples} samples", "A full batch has no noise.")
+            raise InputError(
+                f"{key}.batch_size", batch_size, f"fewer than the {samples} samples", "A full batch has no noise."
+            )
         scale = (samples - batch_size) / (samples - 1)
     return NoiseLevel(float(epsilon2), scale, 0.5 * float(learning_rate or 0.0) * float(extra_noise))
 
@@ -374,7 +382,9 @@ def SGD(
 def with_epsilon2(process: Process, epsilon2: float) -> Process:
     """Return the same SGD problem at another ε²."""
     if process.landscape is None or process.epsilon2 is None:
-        raise InputError("process", process.variables, "a process made by SGD", "A general drift and diffusion has no ε².")
+        raise InputError(
+            "process", process.variables, "a process made by SGD", "A general drift and diffusion has no ε²."
+        )
     if process.extra_diffusion:
         raise InputError("process.extra_noise", process.extra_diffusion, "no extra noise when only ε² is changed")
     level = NoiseLevel(epsilon2, process.covariance_scale)

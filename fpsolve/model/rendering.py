@@ -97,9 +97,7 @@ def arb_operations() -> Operations:
     """Return the arithmetic of Arb balls (python-flint), outward rounded."""
     import flint
 
-    functions: dict[str, Callable[[Any], Any]] = {
-        name: partial(_arb_method, name) for name in _NAMES
-    }
+    functions: dict[str, Callable[[Any], Any]] = {name: partial(_arb_method, name) for name in _NAMES}
     functions |= {"abs": lambda x: abs(flint.arb(x)), "sign": _arb_sign}
     return Operations(
         rational=lambda p, q: flint.arb(p) / q if q != 1 else flint.arb(p),

@@ -184,9 +184,7 @@ def mean_exit_time(
         problem = discretise_level(process, domain, sizes, settings, comm)
         answer = problem.answer
         error, trusted = _calibrated(answer, history)
-        history.append(
-            Level(answer.cells, answer.unknowns, answer.moments, error, time.perf_counter() - began)
-        )
+        history.append(Level(answer.cells, answer.unknowns, answer.moments, error, time.perf_counter() - began))
         worst = float(np.max(error / np.abs(answer.moments)))
         log.info(
             "level %d: %d cells, %d unknowns, mean exit time %.10g, relative error %.1e (%.1f s)",
@@ -232,9 +230,13 @@ def _settings(
     inside = domain.contains(x)
     if not inside.all():
         point = x[~inside][0].tolist()
-        raise InputError("exit.starts", point, "a point inside the domain", "A start on or outside the boundary has left.")
+        raise InputError(
+            "exit.starts", point, "a point inside the domain", "A start on or outside the boundary has left."
+        )
     for key, value in (("mesh.tolerance", tolerance), ("mesh.size", size)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf
+        ):
             raise InputError(key, value, "a positive number")
     if tolerance is not None and tolerance < 1e-12:
         raise InputError("mesh.tolerance", tolerance, "at least 1e-12, the reach of double precision")
@@ -284,7 +286,9 @@ class _Problem:
         scale = float(np.abs(answer.moments[:, 0]).max())
         growth = answer.growth * edge_lengths(domain, answer.volumes)
         caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
-        return next_sizes(domain, answer.volumes, answer.indicators, factor * total, 2.0 * settings.degree, np.minimum(caps, growth))
+        return next_sizes(
+            domain, answer.volumes, answer.indicators, factor * total, 2.0 * settings.degree, np.minimum(caps, growth)
+        )
 
 
 def _extremes(domain: mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -360,7 +364,9 @@ def _result(
         )
     elif worst > 0.1:
         converged = False
-        messages.append(f"estimated relative error {worst:.1e}: the mesh does not resolve the problem; set mesh.tolerance")
+        messages.append(
+            f"estimated relative error {worst:.1e}: the mesh does not resolve the problem; set mesh.tolerance"
+        )
     lost = float(np.max(np.abs(answer.flux - 1)))
     if lost > 1e-6:
         messages.append(

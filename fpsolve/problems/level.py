@@ -25,7 +25,6 @@ from fpsolve.fem.points import Location, functional
 from fpsolve.fem.shape import correction, gap
 from fpsolve.model.domains import Domain
 
-
 #: How much a cell may grow in one level of refinement.
 GROW = 1.5
 #: Relative local error above which a density counts as not resolved.
@@ -311,7 +310,7 @@ def require_exit(boundary: Boundary) -> None:
         return
     raise NoFiniteAnswer(
         "the process cannot leave the domain: "
-        f"{boundary.measures['reflecting']:.6g} of the boundary is reflecting, {boundary.measures['characteristic']:.6g} "
-        "has neither noise across it nor drift leading out. The mean exit time is infinite. Remove a name from "
+        f"{boundary.measures['reflecting']:.6g} of the boundary is reflecting, "
+        f"{boundary.measures['characteristic']:.6g} has neither noise across it nor drift leading out. The mean exit time is infinite. Remove a name from "
         "domain.reflecting, add noise (process.extra_noise), or choose another domain."
     )
