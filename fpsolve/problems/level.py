@@ -311,6 +311,7 @@ def require_exit(boundary: Boundary) -> None:
     raise NoFiniteAnswer(
         "the process cannot leave the domain: "
         f"{boundary.measures['reflecting']:.6g} of the boundary is reflecting, "
-        f"{boundary.measures['characteristic']:.6g} has neither noise across it nor drift leading out. The mean exit time is infinite. Remove a name from "
+        f"{boundary.measures['characteristic']:.6g} has neither noise across it nor drift leading out. "
+        "The mean exit time is infinite. Remove a name from "
         "domain.reflecting, add noise (process.extra_noise), or choose another domain."
     )
