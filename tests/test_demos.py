@@ -106,6 +106,13 @@ def test_double_well(comm: MPI.Comm, shared_path: Path) -> None:
     for name in ("right side at 0.5", "right side at 0"):
         assert abs(ratios[name, 0.03] - 1) < min(0.1, abs(ratios[name, 0.2] - 1))
     assert_same_everywhere(comm, [row["mean"] for row in disc + boxes])
+    few = {"disc_levels": (0.2,), "box_levels": (0.2,), "size": 0.2}
+    parallel, alone = (
+        load("double_well").main(c, shared_path / f"few{c.size}of{comm.rank}", **few) for c in (comm, MPI.COMM_SELF)
+    )
+    for kind in ("disc", "box"):
+        means, serial = ([row["mean"] for row in answer[kind]] for answer in (parallel, alone))
+        np.testing.assert_allclose(means, serial, rtol=1e-9)
     assert_drawn(comm, shared_path / "arrhenius.png")
 
 

@@ -29,6 +29,7 @@ def next_sizes(
     target: float,
     order: float,
     caps: np.ndarray,
+    most_cells: float,
 ) -> SizeField:
     """Return the size field for which the sum of indicators becomes `target`. Collective.
 
@@ -45,6 +46,8 @@ def next_sizes(
         The assumed local order of convergence.
     caps : ndarray
         The largest size allowed in each of this rank's own cells, for the sake of the field elsewhere.
+    most_cells : float
+        All sizes are raised by a common factor where more cells would result.
     """
     d = domain.topology.dim
     corners, volumes, indicators, caps = _gather(domain, volumes, indicators, caps)
@@ -55,7 +58,9 @@ def next_sizes(
     level = (target / np.sum(density ** (1 - exponent) * volumes)) ** (1 / exponent)
     wanted = (level / density) ** (1 / (order + d))
     wanted = np.maximum(np.minimum(wanted, caps), SHRINK * h)
-    return SizeField(corners, _graded(corners, wanted))
+    sizes = _graded(corners, wanted)
+    cells = float(np.sum((h / sizes.mean(axis=1)) ** d))
+    return SizeField(corners, sizes * max(cells / most_cells, 1.0) ** (1.0 / d))
 
 
 def _gather(domain: mesh.Mesh, *cellwise: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -23,21 +23,16 @@ from fpsolve.fem.generator import discretise
 from fpsolve.fem.meshing import SizeField, Triangulation, make_mesh
 from fpsolve.fem.points import Location, evaluate, locate
 from fpsolve.fem.refine import edge_lengths, field_caps, next_sizes
-from fpsolve.fem.spacing import check_count
 from fpsolve.model.domains import Domain
 from fpsolve.model.process import Process
 from fpsolve.problems.gibbs import solve_gibbs_level
 from fpsolve.problems.level import LevelAnswer, require_exit, solve_level
+from fpsolve.problems.request import Request, as_points, checked_request
 
 log = logging.getLogger("fpsolve")
 
-SCHEMES = ("dg", "cg", "sg")
-#: Defaults by dimension, measured in benchmarks/README.md: in 3D a factorisation of discontinuous elements
-#: costs ten times that of continuous ones of the same accuracy.
-SCHEME = {1: "dg", 2: "dg", 3: "cg"}
-#: Degree p of the answer; p + 1 controls it.
-DEGREE = {"dg": {1: 4, 2: 3, 3: 2}, "cg": {1: 4, 2: 3, 3: 4}, "sg": {1: 1, 2: 1, 3: 1}}
-MAX_UNKNOWNS = {1: 200_000, 2: 400_000, 3: 150_000}
+#: The last mesh may have this many times the unknowns at which refinement stops.
+OVERSHOOT = 1.5
 MAX_LEVELS = 20
 #: A level whose estimate was this much too small leaves the next level's in doubt.
 UNTRUSTED = 10.0
@@ -118,17 +113,6 @@ class ExitResult:
         return evaluate(self.u, where)
 
 
-def as_points(points: object, dimension: int, key: str) -> np.ndarray:
-    """Return `points` as an array (n, d). Raises InputError."""
-    try:
-        x = np.atleast_2d(np.asarray(points, dtype=float))
-    except (TypeError, ValueError):
-        raise InputError(key, points, f"a list of points with {dimension} numbers each") from None
-    if x.ndim != 2 or x.shape[1] != dimension or not np.isfinite(x).all() or not len(x):
-        raise InputError(key, points, f"a list of points with {dimension} numbers each")
-    return x
-
-
 def mean_exit_time(
     process: Process,
     domain: Domain,
@@ -174,8 +158,7 @@ def mean_exit_time(
     NotConverged
         A linear solver failed.
     """
-    settings = _settings(process, domain, starts, tolerance, size, scheme, degree, moments, max_unknowns)
-    limit = max_unknowns or MAX_UNKNOWNS[process.dimension]
+    settings = checked_request(process, domain, starts, tolerance, size, scheme, degree, moments, max_unknowns)
     history: list[Level] = []
     # the estimate of any level is checked by the level before it; for a given mesh that is one twice as coarse
     sizes: float | SizeField = settings.size if tolerance is not None else _coarser(domain, settings.size)
@@ -191,78 +174,10 @@ def mean_exit_time(
             len(history), answer.cells, answer.unknowns, answer.moments[0, 0], worst, history[-1].seconds,
         )  # fmt: skip
         done = trusted and worst <= tolerance if tolerance is not None else len(history) == 2
-        if done or _exhausted(history, limit):
+        if done or _exhausted(history, settings.max_unknowns):
             break
         sizes = settings.size if tolerance is None else problem.refined(worst, tolerance, settings, history)
     return _result(process, domain, comm, settings, problem, history, error, bool(done))
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The checked request."""
-
-    starts: np.ndarray
-    tolerance: float | None
-    size: float
-    scheme: str
-    degree: int
-    moments: int
-
-
-def _settings(
-    process: Process,
-    domain: Domain,
-    starts: object,
-    tolerance: float | None,
-    size: float | None,
-    scheme: str | None,
-    degree: int | None,
-    moments: int,
-    max_unknowns: int | None,
-) -> _Settings:
-    d = process.dimension
-    scheme = SCHEME[d] if scheme is None else scheme
-    if domain.dimension != d:
-        raise InputError("domain", f"dimension {domain.dimension}", f"dimension {d}, that of {process.variables}")
-    lower, upper = domain.bounding_box()
-    extent = float(np.max(upper - lower))
-    x = as_points([(lower + upper) / 2] if starts is None else starts, d, "exit.starts")
-    inside = domain.contains(x)
-    if not inside.all():
-        point = x[~inside][0].tolist()
-        raise InputError(
-            "exit.starts", point, "a point inside the domain", "A start on or outside the boundary has left."
-        )
-    for key, value in (("mesh.tolerance", tolerance), ("mesh.size", size)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf
-        ):
-            raise InputError(key, value, "a positive number")
-    if tolerance is not None and tolerance < 1e-12:
-        raise InputError("mesh.tolerance", tolerance, "at least 1e-12, the reach of double precision")
-    if scheme not in SCHEMES:
-        raise InputError("mesh.scheme", scheme, f"one of {', '.join(SCHEMES)}")
-    for key, count, low, high in (("exit.moments", moments, 1, 10), ("mesh.degree", degree, 1, 6)):
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not low <= count <= high):
-            raise InputError(key, count, f"an integer from {low} to {high}")
-    if size is not None and size > extent:
-        raise InputError("mesh.size", size, f"less than the domain's extent {extent:.6g}")
-    if scheme == "sg":
-        _check_gibbs(process, degree)
-    start_size = size if size is not None else extent / {1: 16, 2: 8, 3: 4}[d]
-    # of the size as given; the first mesh may be coarser. A disc fills at least half of its box.
-    check_count(start_size, float(np.prod(upper - lower)) / 2, d)
-    return _Settings(x, tolerance, start_size, scheme, degree or DEGREE[scheme][d], moments)
-
-
-def _check_gibbs(process: Process, degree: int | None) -> None:
-    if process.landscape is None or not (process.isotropic and process.constant_diffusion):
-        raise InputError(
-            "mesh.scheme", "sg", "a loss and a covariance that is a constant multiple of the identity",
-            'Use scheme = "dg".',
-        )  # fmt: skip
-    if degree not in (None, 1):
-        raise InputError("mesh.degree", degree, 'degree 1 with scheme = "sg"')
 
 
 @dataclass(frozen=True)
@@ -274,7 +189,7 @@ class _Problem:
     location: Location
     answer: LevelAnswer
 
-    def refined(self, worst: float, tolerance: float, settings: _Settings, history: list[Level]) -> float | SizeField:
+    def refined(self, worst: float, tolerance: float, settings: Request, history: list[Level]) -> float | SizeField:
         """Return the sizes of the next level."""
         if settings.scheme == "sg":
             return settings.size * 0.5 ** len(history)
@@ -286,9 +201,10 @@ class _Problem:
         scale = float(np.abs(answer.moments[:, 0]).max())
         growth = answer.growth * edge_lengths(domain, answer.volumes)
         caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
-        return next_sizes(
-            domain, answer.volumes, answer.indicators, factor * total, 2.0 * settings.degree, np.minimum(caps, growth)
-        )
+        most = OVERSHOOT * settings.max_unknowns * answer.cells / answer.unknowns
+        sizes = np.minimum(caps, growth)
+        order = 2.0 * settings.degree
+        return next_sizes(domain, answer.volumes, answer.indicators, factor * total, order, sizes, most)
 
 
 def _extremes(domain: mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -297,7 +213,7 @@ def _extremes(domain: mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def discretise_level(
-    process: Process, domain: Domain, sizes: float | SizeField, settings: _Settings, comm: MPI.Comm
+    process: Process, domain: Domain, sizes: float | SizeField, settings: Request, comm: MPI.Comm
 ) -> _Problem:
     """Mesh, assemble and solve one level. Collective."""
     d = process.dimension
@@ -348,7 +264,7 @@ def _result(
     process: Process,
     domain: Domain,
     comm: MPI.Comm,
-    settings: _Settings,
+    settings: Request,
     problem: _Problem,
     history: list[Level],
     error: np.ndarray,
