@@ -1,5 +1,6 @@
 """How long SGD stays near the spurious minimum of the two-parameter model, by learning rate (batch size 1).
 
+Where the answer is a few steps only (large rates) a diffusion is no good model of SGD; the trend below it is the point.
 Loss, gradient covariance and their derivatives come from the 600 samples in data.csv (made by make_data.py).
 Run: python two_parameter_model.py, or mpirun -n 2 python two_parameter_model.py. Results:
 results/two_parameter_model/.
@@ -86,9 +87,9 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     time.legend(fontsize=8, loc="upper left")
     steps.plot(inverse, values["steps"], "o-", color="#0072B2")
     for x, n in zip(inverse, values["steps"], strict=True):
-        steps.annotate(f"{n:,.0f}", (x, n), xytext=(7, -11), textcoords="offset points", fontsize=8)
+        steps.annotate(f"{n:,.0f}", (x, n), xytext=(-6, 5), ha="right", textcoords="offset points", fontsize=8)
     steps.set(yscale="log", xlabel=r"$1/\eta$", ylabel=r"mean number of steps, E$\,\tau/\eta$")
-    steps.margins(x=0.17, y=0.1)
+    steps.margins(x=0.14, y=0.1)
     figure.savefig(path)
 
 

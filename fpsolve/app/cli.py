@@ -105,7 +105,7 @@ def _command(request: argparse.Namespace, options: list[str], all_ranks: Ranks |
     if request.command == "info":
         from fpsolve.app.info import collect, render
 
-        found = collect()  # on every rank: starting PETSc is collective
+        found = collect(1 if all_ranks is None else all_ranks.work.size)  # on every rank: starting PETSc is collective
         if all_ranks is None or all_ranks.work.rank == 0:
             print(render(found), flush=True)
         return 0

@@ -49,8 +49,13 @@ PETSC_PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def collect() -> Info:
+def collect(ranks: int = 1) -> Info:
     """Collect versions, abilities and cache places of this installation.
+
+    Parameters
+    ----------
+    ranks : int
+        The number of ranks of the run, to be shown.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def collect() -> Info:
     """
     return {
         "versions": _versions(),
-        "mpi": _guarded(_mpi),
+        "mpi": _guarded(lambda: _mpi(ranks)),
         "petsc": _guarded(_petsc),
         "dolfinx": _guarded(_dolfinx),
         "places": _places(),
@@ -146,14 +151,14 @@ def _library_version(package: str, module: str) -> str:
         return _failure(error)
 
 
-def _mpi() -> dict[str, Value]:
+def _mpi(ranks: int) -> dict[str, Value]:
     from mpi4py import MPI
 
     return {
         # some libraries fill the rest of the line with the options of their build
         "library": MPI.Get_library_version().strip("\0\n ").split("\n")[0].split(", package:")[0],
         "standard": ".".join(str(part) for part in MPI.Get_version()),
-        "ranks": MPI.COMM_WORLD.size,
+        "ranks": ranks,
     }
 
 

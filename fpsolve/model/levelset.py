@@ -126,6 +126,13 @@ def is_below(landscape: Landscape, level: float, x: np.ndarray) -> np.ndarray:
 
 
 def trace_plane(landscape: Landscape, level: float, center: np.ndarray, low: np.ndarray, high: np.ndarray) -> Planar:
+    """Trace the component of {L < level} around `center` on grids refined until two of them agree.
+
+    Raises
+    ------
+    InputError
+        If the boundary has too fine a structure or reaches the window.
+    """
     before: list[np.ndarray] | None
     window, before = _window(landscape, level, center, low, high)
     error = InputError("domain.below", level, "a level whose boundary can be traced", "It has too fine a structure.")

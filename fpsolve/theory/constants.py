@@ -129,6 +129,7 @@ class Field:
 
 
 def middle_of(lo: np.ndarray, hi: np.ndarray) -> list[Ball]:
+    """Return the midpoint of a box as exact balls; any point of the box serves a mean-value form."""
     return [arb(float(m)) for m in 0.5 * (lo + hi)]
 
 
@@ -149,6 +150,7 @@ def _show(lo: np.ndarray, hi: np.ndarray) -> str:
 def search(
     bound: BoxBound, value: PointValue, cover: Cover, budget: Budget, absolute: float = 0.0, enough: float = -math.inf
 ) -> Outcome:
+    """Bound the supremum of `value` over the cover from above, starting from a sampled value to aim at."""
     x = sample(cover, 400)
     seen = value(x) if len(x) else np.array([])
     seen = seen[np.isfinite(seen)]
@@ -295,6 +297,7 @@ def _star_quotient(
 
 
 def side_weights(slope: Sequence[Ball], lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+    """Return how much each side of the box adds to a quantity's width: the longest in this sense is split."""
     return np.array([above(abs(s)) for s in slope]) * (hi - lo)
 
 
