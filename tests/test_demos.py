@@ -74,7 +74,7 @@ def test_case_file(name: str, comm: MPI.Comm, shared_path: Path, monkeypatch: py
     case = load_case(DEMOS / name, comm)
     assert case.mesh.tolerance is not None
     case = replace(case, mesh=replace(case.mesh, tolerance=TOLERANCE))
-    monkeypatch.setattr(run_exit, "all_bounds", partial(all_bounds, budget=2.0))
+    monkeypatch.setattr(run_exit, "all_bounds", partial(all_bounds, budget=1.0))
     code = run_exit.run_exit(case, shared_path, comm)
     comm.barrier()
     summary = json.loads((shared_path / "summary.json").read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def test_degenerate_disc(comm: MPI.Comm, shared_path: Path) -> None:
 
 
 def test_paper_examples(comm: MPI.Comm, shared_path: Path) -> None:
-    found = load("paper_examples").main(comm, shared_path, budget=2.0)
+    found = load("paper_examples").main(comm, shared_path, budget=1.0)
     printed = found["printed"]
     examples = {name: case for name, case in found.items() if name != "printed"}
     rates = []

@@ -198,3 +198,14 @@ def test_same_answer_on_one_two_and_three_ranks(tmp_path):
         assert summary["ranks"] == ranks
         means.append([start["mean"] for start in summary["starts"]])
     np.testing.assert_allclose(means[1:], [means[0]] * 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scheme", ["dg", "cg", "sg"])
+def test_every_rank_count_gives_the_answer_of_one(comm, scheme):
+    """The same meshes, so the same answer to rounding."""
+    process = fp.SGD("(x**2 - 1)**2 + y**2", epsilon2=0.2)
+    box = fp.Box((-2.5, -2.0), (0.5, 2.0))
+    options = {"starts": [[-1.0, 0.0], [0.1, 0.7]], "size": 0.15, "scheme": scheme}
+    together = fp.mean_exit_time(process, box, comm=comm, **options)
+    alone = fp.mean_exit_time(process, box, comm=MPI.COMM_SELF, **options)
+    np.testing.assert_allclose(together.mean, alone.mean, rtol=1e-9)

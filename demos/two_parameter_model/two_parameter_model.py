@@ -1,6 +1,6 @@
 """How long SGD stays near the spurious minimum of the two-parameter model, by learning rate (batch size 1).
 
-Where the answer is a few steps only (large rates) a diffusion is no good model of SGD; the trend below it is the point.
+Where the answer is a few steps only (large rates) a diffusion is no good model of SGD.
 Loss, gradient covariance and their derivatives come from the 600 samples in data.csv (made by make_data.py).
 Run: python two_parameter_model.py, or mpirun -n 2 python two_parameter_model.py. Results:
 results/two_parameter_model/.
@@ -24,18 +24,10 @@ COLUMNS = ("rate", "mean", "error", "steps", "lower", "upper", "violated")
 
 def sgd(rate: float) -> fp.Process:
     """Return SGD with batch size 1 on the samples: dX = -∇L dt + sqrt(2ε²Q) dW, ε² = η/2, Q their covariance."""
-    x, y = np.loadtxt(DATA, delimiter=",", skiprows=1, unpack=True)
+    data = fp.read_csv(DATA, ["x", "y"])
     model = "a**2 + x*(1 + b/(1 + exp(-a*x)))"
-    loss = fp.sample_landscape(model, ["a", "b"], ["x"], "y", "(model - y)**2/2", {"x": x, "y": y})
-    epsilon2 = rate / 2
-    return fp.Process(
-        variables=loss.variables,
-        drift=lambda p: -loss.gradient(p),
-        diffusion=lambda p: epsilon2 * loss.covariance(p),
-        divergence=lambda p: epsilon2 * loss.covariance_divergence(p),
-        epsilon2=epsilon2,
-        landscape=loss,
-    )
+    loss = fp.sample_landscape(model, ["a", "b"], ["x"], "y", "(model - y)**2/2", data)
+    return fp.sgd_process(loss, fp.noise_level(learning_rate=rate, batch_size=1))
 
 
 def main(

@@ -62,11 +62,7 @@ def _weight(matrix: PETSc.Mat, loss: fem.Function, strength: float) -> float:
     rows, columns, values = matrix.getValuesCSR()
     start, _ = matrix.getOwnershipRange()
     row = np.repeat(np.arange(len(rows) - 1), np.diff(rows))
-    index_map = loss.function_space.dofmap.index_map
-    everywhere = index_map.local_to_global(np.arange(index_map.size_local + index_map.num_ghosts, dtype=np.int32))
-    order = np.argsort(everywhere)
-    local = order[np.searchsorted(everywhere[order], columns)]
-    z = (loss.x.array[local] - loss.x.array[row]) / strength
+    z = (_values_at(loss, columns) - loss.x.array[row]) / strength
     coupling = strength * values * bernoulli(z)  # w_ij > 0 stands as a negative stiffness
     diagonal = columns == row + start
     coupling[diagonal] = 0.0
@@ -80,3 +76,17 @@ def _weight(matrix: PETSc.Mat, loss: fem.Function, strength: float) -> float:
     comm = loss.function_space.mesh.comm
     top, bad = max(comm.allgather(top)), max(comm.allgather(bad))
     return bad / (strength or 1.0) if bad > 1e-12 * (top or 1.0) else 0.0
+
+
+def _values_at(function: fem.Function, unknowns: np.ndarray) -> np.ndarray:
+    """Return values at global unknowns, wherever they live: a row may name some that are no ghosts. Collective."""
+    needed, inverse = np.unique(unknowns, return_inverse=True)
+    where = PETSc.IS().createGeneral(needed.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
+    there = PETSc.Vec().createSeq(len(needed))
+    everywhere = function.x.petsc_vec
+    scatter = PETSc.Scatter().create(everywhere, where, there, None)
+    scatter.scatter(everywhere, there)
+    values = there.getArray()[inverse].copy()
+    for thing in (where, there, scatter):
+        thing.destroy()
+    return values
