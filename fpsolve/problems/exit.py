@@ -34,6 +34,8 @@ log = logging.getLogger("fpsolve")
 #: The last mesh may have this many times the unknowns at which refinement stops.
 OVERSHOOT = 1.5
 MAX_LEVELS = 20
+#: Factor of all sizes after a level that brought nothing.
+STAGNATION = 0.6
 #: A level whose estimate was this much too small leaves the next level's in doubt.
 UNTRUSTED = 10.0
 #: Layers away from the asked points are resolved down to this part of the domain's extent.
@@ -199,12 +201,20 @@ class _Problem:
         factor = float(np.clip(0.25 * tolerance / worst, 0.02, 0.5))  # never coarser: the next level confirms
         extent = float(np.ptp(np.array(domain.comm.allgather(_extremes(domain))), axis=(0, 1)).max())
         scale = float(np.abs(answer.moments[:, 0]).max())
-        growth = answer.growth * edge_lengths(domain, answer.volumes)
+        # where rounding has eaten the indicators, refinement by them gets nowhere: refine everywhere
+        factors = answer.growth if _progress(history) else np.full_like(answer.growth, STAGNATION)
+        growth = factors * edge_lengths(domain, answer.volumes)
         caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
         most = OVERSHOOT * settings.max_unknowns * answer.cells / answer.unknowns
         sizes = np.minimum(caps, growth)
         order = 2.0 * settings.degree
         return next_sizes(domain, answer.volumes, answer.indicators, factor * total, order, sizes, most)
+
+
+def _progress(history: list[Level]) -> bool:
+    """Return whether the last level was better than all before it, or too early to tell."""
+    errors = [float(np.max(level.error / np.abs(level.mean))) for level in history]
+    return len(errors) < 4 or errors[-1] < 0.8 * min(errors[1:-1])
 
 
 def _extremes(domain: mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
