@@ -22,7 +22,7 @@ set -eu
 # Do the first run on a login node: it downloads, which compute nodes often cannot.
 in=${FPSOLVE_IN:-}
 
-case_file=${1:-demos/double_well.toml}     # <-
+case_file=${1:-demos/double_well/case.toml}     # <-
 [ $# -eq 0 ] || shift
 ranks=${SLURM_NTASKS:-${NTASKS:-1}}
 out=${FPSOLVE_OUT:-results/$(basename "$case_file" .toml)-${SLURM_JOB_ID:-local}}   # no job writes over another's
