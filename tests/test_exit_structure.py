@@ -209,3 +209,14 @@ def test_every_rank_count_gives_the_answer_of_one(comm, scheme):
     together = fp.mean_exit_time(process, box, comm=comm, **options)
     alone = fp.mean_exit_time(process, box, comm=MPI.COMM_SELF, **options)
     np.testing.assert_allclose(together.mean, alone.mean, rtol=1e-9)
+
+
+def test_a_mesh_that_resolves_nothing_says_so(comm):
+    """Both degrees agree to 1e-6 on a value that is wrong by fourteen orders of magnitude."""
+    process = fp.SGD("(x**2 - 1)**2 + y**2", epsilon2=0.03)
+    box = fp.Box((-2.5, -2.0), (0.5, 2.0))
+    result = fp.mean_exit_time(process, box, comm=comm, starts=[[-1.0, 0.0]], size=0.4)
+    exact = reference.double_well_box_met(0.03, -1.0, 0.0)
+    assert abs(result.mean[0] - exact) > 0.5 * exact
+    assert not result.converged and result.error[0, 0] > 0.1 * abs(result.mean[0])
+    assert any("does not resolve" in message for message in result.messages)

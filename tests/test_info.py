@@ -25,7 +25,7 @@ def test_versions_are_those_of_the_imported_modules():
 
 
 def test_abilities_and_places():
-    found = info.collect()
+    found = info.collect(MPI.COMM_WORLD.size)
     assert found["petsc"]["scalar"] == "real (float64)"
     assert found["petsc"]["usable"] is True
     assert found["petsc"]["integer_bits"] in (32, 64)

@@ -34,6 +34,8 @@ log = logging.getLogger("fpsolve")
 #: The last mesh may have this many times the unknowns at which refinement stops.
 OVERSHOOT = 1.5
 MAX_LEVELS = 20
+#: Relative error up to which a level counts as near the answer.
+RESOLVED = 0.5
 #: Factor of all sizes after a level that brought nothing.
 STAGNATION = 0.6
 #: A level whose estimate was this much too small leaves the next level's in doubt.
@@ -204,7 +206,9 @@ class _Problem:
         # where rounding has eaten the indicators, refinement by them gets nowhere: refine everywhere
         factors = answer.growth if _progress(history) else np.full_like(answer.growth, STAGNATION)
         growth = factors * edge_lengths(domain, answer.volumes)
-        caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
+        caps = np.full_like(growth, np.inf)
+        if worst <= RESOLVED:  # before, the field's estimate says nothing about where it will be rough
+            caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
         most = OVERSHOOT * settings.max_unknowns * answer.cells / answer.unknowns
         sizes = np.minimum(caps, growth)
         order = 2.0 * settings.degree
@@ -260,9 +264,12 @@ def _calibrated(answer: LevelAnswer, history: list[Level]) -> tuple[np.ndarray, 
     if not history:
         return answer.error, False
     last = history[-1]
-    ratio = np.abs(answer.moments - last.mean) / np.maximum(last.error, 1e-11 * size)
+    change = np.abs(answer.moments - last.mean)
+    ratio = change / np.maximum(last.error, 1e-11 * size)
     error = np.minimum(answer.error * np.sqrt(np.clip(ratio, 1.0, None)), 1e3 * size)
-    return error, bool(np.all(last.error <= 0.5 * np.abs(last.mean)) and np.all(ratio <= UNTRUSTED))
+    # an estimate wide of the mark says nothing about this one either: report what is known to have moved
+    error = np.where(ratio > UNTRUSTED, np.maximum(error, change), error)
+    return error, bool(np.all(last.error <= RESOLVED * np.abs(last.mean)) and np.all(ratio <= UNTRUSTED))
 
 
 def _exhausted(history: list[Level], limit: int) -> bool:
