@@ -220,3 +220,12 @@ def test_a_mesh_that_resolves_nothing_says_so(comm):
     assert abs(result.mean[0] - exact) > 0.5 * exact
     assert not result.converged and result.error[0, 0] > 0.1 * abs(result.mean[0])
     assert any("does not resolve" in message for message in result.messages)
+
+
+@pytest.mark.parametrize("scheme", ["dg", "sg"])
+def test_a_given_size_is_used_whatever_the_limit_on_refinement(comm, scheme):
+    """Also when it is an integer; `max_unknowns` limits refinement, not what was asked for."""
+    box = fp.Box((0.0, 0.0), (4.0, 4.0))
+    process = fp.SGD("(x - 2)**2 + (y - 2)**2", epsilon2=2.0)
+    result = fp.mean_exit_time(process, box, comm=comm, size=1, scheme=scheme, max_unknowns=5)
+    assert result.converged and result.unknowns > 5 and len(result.levels) == 2

@@ -48,7 +48,7 @@ MAX_GEOMETRY = {1: 1, 2: 5, 3: 3}
 
 @dataclass(frozen=True)
 class Level:
-    """One line of the refinement history: relative estimated error and value at the worst start."""
+    """One line of the refinement history: moments at the starts and their estimated errors, (starts, K)."""
 
     cells: int
     unknowns: int
@@ -178,7 +178,7 @@ def mean_exit_time(
             len(history), answer.cells, answer.unknowns, answer.moments[0, 0], worst, history[-1].seconds,
         )  # fmt: skip
         done = trusted and worst <= tolerance if tolerance is not None else len(history) == 2
-        if done or _exhausted(history, settings.max_unknowns):
+        if done or (tolerance is not None and _exhausted(history, settings.max_unknowns)):
             break
         sizes = settings.size if tolerance is None else problem.refined(worst, tolerance, settings, history)
     return _result(process, domain, comm, settings, problem, history, error, bool(done))

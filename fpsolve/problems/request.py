@@ -65,7 +65,7 @@ def checked_request(
         raise InputError("mesh.size", size, f"less than the domain's extent {extent:.6g}")
     if scheme == "sg":
         _check_gibbs(process, degree)
-    start_size = size if size is not None else extent / {1: 16, 2: 8, 3: 4}[d]
+    start_size = float(size) if size is not None else extent / {1: 16, 2: 8, 3: 4}[d]
     # of the size as given; the first mesh may be coarser. A disc fills at least half of its box.
     check_count(start_size, float(np.prod(upper - lower)) / 2, d)
     return Request(
