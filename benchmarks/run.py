@@ -1,6 +1,7 @@
 """Measure the package: docker/run python benchmarks/run.py [PART...].
 
-Parts: cost, jit, orders, degenerate, rotation, small_noise, schemes. Without one, all run; README.md has figures.
+Parts: cost, evolution, jit, orders, degenerate, rotation, small_noise, schemes. Without one, all run.
+README.md has figures.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-PARTS = ("cost", "jit", "orders", "degenerate", "rotation", "small_noise", "schemes")
+PARTS = ("cost", "evolution", "jit", "orders", "degenerate", "rotation", "small_noise", "schemes")
 
 
 def main() -> None:

@@ -7,15 +7,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fpsolve.app.theorems import theorems
     from fpsolve.model.domains import Ball, Box, Interval, MeshFile, Sublevel
+    from fpsolve.model.initial import DensityStart, GaussianStart, PointStart, StateStart, density_start, gaussian_start
+    from fpsolve.model.momentum import MomentumSGD
     from fpsolve.model.process import SGD, Process, diffusion_process, noise_level, sgd_process, with_epsilon2
     from fpsolve.model.samples import read_csv, sample_landscape
+    from fpsolve.model.schedule import Schedule, schedule_from
+    from fpsolve.problems.backward import backward
     from fpsolve.problems.compare import compare
+    from fpsolve.problems.evolution import BackwardResult, EvolveResult
+    from fpsolve.problems.evolve import evolve
     from fpsolve.problems.exit import ExitResult, mean_exit_time
+    from fpsolve.problems.noisy_limit import noisy_limit
+    from fpsolve.problems.steady import steady_state
+    from fpsolve.problems.steady_result import SteadyResult
     from fpsolve.theory import bounds
+    from fpsolve.theory.evolution import evolution_bounds
+    from fpsolve.theory.linear import linear_diffusion
 
 _MODULES = {
+    "fpsolve.app.theorems": ("theorems",),
     "fpsolve.model.domains": ("Ball", "Box", "Interval", "MeshFile", "Sublevel"),
+    "fpsolve.model.initial": (
+        "DensityStart",
+        "GaussianStart",
+        "PointStart",
+        "StateStart",
+        "density_start",
+        "gaussian_start",
+    ),
+    "fpsolve.model.momentum": ("MomentumSGD",),
     "fpsolve.model.process": (
         "SGD",
         "Process",
@@ -25,27 +47,55 @@ _MODULES = {
         "with_epsilon2",
     ),
     "fpsolve.model.samples": ("read_csv", "sample_landscape"),
+    "fpsolve.model.schedule": ("Schedule", "schedule_from"),
+    "fpsolve.problems.backward": ("backward",),
     "fpsolve.problems.compare": ("compare",),
+    "fpsolve.problems.evolution": ("BackwardResult", "EvolveResult"),
+    "fpsolve.problems.evolve": ("evolve",),
     "fpsolve.problems.exit": ("ExitResult", "mean_exit_time"),
+    "fpsolve.problems.noisy_limit": ("noisy_limit",),
+    "fpsolve.problems.steady": ("steady_state",),
+    "fpsolve.problems.steady_result": ("SteadyResult",),
     "fpsolve.theory": ("bounds",),
+    "fpsolve.theory.evolution": ("evolution_bounds",),
+    "fpsolve.theory.linear": ("linear_diffusion",),
 }
 __all__ = [
     "SGD",
+    "BackwardResult",
     "Ball",
     "Box",
+    "DensityStart",
+    "EvolveResult",
     "ExitResult",
+    "GaussianStart",
     "Interval",
     "MeshFile",
+    "MomentumSGD",
+    "PointStart",
     "Process",
+    "Schedule",
+    "StateStart",
+    "SteadyResult",
     "Sublevel",
+    "backward",
     "bounds",
     "compare",
+    "density_start",
     "diffusion_process",
+    "evolution_bounds",
+    "evolve",
+    "gaussian_start",
+    "linear_diffusion",
     "mean_exit_time",
     "noise_level",
+    "noisy_limit",
     "read_csv",
     "sample_landscape",
+    "schedule_from",
     "sgd_process",
+    "steady_state",
+    "theorems",
     "with_epsilon2",
 ]
 

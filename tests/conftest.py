@@ -9,7 +9,9 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "serial: starts processes itself; left out when run under mpirun")
+    config.addinivalue_line(
+        "markers", "serial: starts processes itself or has no use for ranks; left out when run under mpirun"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

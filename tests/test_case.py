@@ -79,7 +79,7 @@ def test_all_keys_are_read():
 def test_defaults():
     case = with_domain("xy", 'shape = "ball"\ncenter = [0, 0]\nradius = 1')
     assert case.title == ""
-    assert (case.mesh.size, case.mesh.tolerance, case.mesh.scheme) == (None, 1e-4, "dg")
+    assert (case.mesh.size, case.mesh.tolerance, case.mesh.scheme) == (None, 1e-4, None)
     assert case.exit.starts is None
     assert (case.exit.moments, case.exit.bounds) == (2, ("paper", "sharp"))
 

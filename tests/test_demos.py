@@ -18,6 +18,7 @@ import reference
 
 from fpsolve.app import run_exit
 from fpsolve.app.case import load_case
+from fpsolve.app.run import Settings
 from fpsolve.theory.bounds import all_bounds
 
 DEMOS = Path(__file__).resolve().parents[1] / "demos"
@@ -75,7 +76,7 @@ def test_case_file(name: str, comm: MPI.Comm, shared_path: Path, monkeypatch: py
     assert case.mesh.tolerance is not None
     case = replace(case, mesh=replace(case.mesh, tolerance=TOLERANCE))
     monkeypatch.setattr(run_exit, "all_bounds", partial(all_bounds, budget=1.0))
-    code = run_exit.run_exit(case, shared_path, comm)
+    code = run_exit.run_exit(case, comm, Settings(out=shared_path))
     comm.barrier()
     summary = json.loads((shared_path / "summary.json").read_text(encoding="utf-8"))
     assert code == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import ufl
 from dolfinx import common, fem
+from pictures import arrays
 
 from fpsolve.app.fields import _named, write_fields
 from fpsolve.errors import InputError
@@ -44,18 +45,6 @@ def cube():
 def place(tmp_path):
     """A directory that is the same on all ranks."""
     return COMM.bcast(tmp_path)
-
-
-def arrays(path):
-    """Return the arrays of a VTK XML file (ASCII), by name; points as ``points``."""
-    root = ElementTree.parse(path).getroot()
-    found = {}
-    for array in root.iter("DataArray"):
-        values = np.array((array.text or "").split(), dtype=float)
-        found.setdefault(array.get("Name") or "points", values)
-    points = root.find(".//Points/DataArray")
-    found["points"] = np.array((points.text or "").split(), dtype=float).reshape(-1, 3)
-    return found
 
 
 def shown_functions(result):

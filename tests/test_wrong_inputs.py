@@ -151,7 +151,10 @@ CASES: dict[str, tuple[tuple[str, str, str], tuple[str, ...]]] = {
         (DISC, "epsilon2 = 0.5", "learning_rate = 0.1\nreplacement = false"),
         ("process.replacement", "data"),
     ),
-    "momentum": ((DISC, "epsilon2 = 0.5", "epsilon2 = 0.5\nmomentum = 0.9"), ("process.momentum = 0.9", "remove")),
+    "momentum without a learning rate": (
+        (DISC, "epsilon2 = 0.5", "epsilon2 = 0.5\nmomentum = 0.9"),
+        ("process.momentum = 0.9", "learning_rate"),
+    ),
     "two formulas for three variables": (
         (SPACE, "", ""),
         ("process.drift", "'-x', '-y'", "3 formulas", "x, y, z"),

@@ -12,6 +12,7 @@ from fpsolve.app.case import Case, DomainCase, ProcessCase
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 from fpsolve.model.domains import Ball, Box, Domain, Interval, MeshFile, Sublevel
+from fpsolve.model.momentum import MomentumSGD
 from fpsolve.model.process import Process, diffusion_process, formula_landscape, noise_level, sgd_process
 from fpsolve.model.sample_data import read_csv
 from fpsolve.model.samples import SampleLandscape, sample_landscape
@@ -39,6 +40,8 @@ def build(case: Case, comm: MPI.Comm) -> tuple[Process, Domain, list[tuple[float
 
 def build_process(case: ProcessCase, comm: MPI.Comm) -> Process:
     """Return the process; data are read on rank 0. Collective. Raises InputError."""
+    if case.momentum is not None:
+        return _momentum(case)
     if case.drift is not None:
         return diffusion_process(case.drift, case.diffusion or (), case.variables)
     if case.data is None:
@@ -46,6 +49,21 @@ def build_process(case: ProcessCase, comm: MPI.Comm) -> Process:
         return sgd_process(landscape, noise_level(**_noise(case)))
     samples = _landscape_of_data(case, comm)
     return sgd_process(samples, noise_level(**_noise(case), samples=samples.samples))
+
+
+def _momentum(case: ProcessCase) -> Process:
+    """Return momentum SGD in position and velocity. Raises InputError."""
+    if case.data is not None:
+        remedy = "Give the loss and the covariance as formulas."
+        raise InputError("process.momentum", case.momentum, "no momentum besides [process.data]", remedy)
+    for key, default in {"epsilon2": None, "replacement": True, "extra_noise": 0.0}.items():
+        value = getattr(case, key)
+        if value != default:
+            raise InputError(f"process.{key}", value, "no such key with momentum", "Give learning_rate and batch_size.")
+    return MomentumSGD(
+        case.loss, case.covariance, case.variables, case.learning_rate or 0.0, case.momentum or 0.0,
+        case.batch_size or 1,
+    )  # fmt: skip
 
 
 def _noise(case: ProcessCase) -> dict[str, Any]:

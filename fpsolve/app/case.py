@@ -17,15 +17,28 @@ from typing import Any
 from mpi4py import MPI
 
 from fpsolve.app import readers as r
+from fpsolve.app.case_evolution import (
+    BACKWARD,
+    EVOLVE,
+    SCHEDULE,
+    STEADY,
+    BackwardCase,
+    EvolveCase,
+    ScheduleCase,
+    SteadyCase,
+    read_backward,
+    read_evolve,
+    read_schedule,
+    read_steady,
+)
 from fpsolve.app.readers import Reader, Vector, need, read_table
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 
 #: Relative error asked at the starts when a case file gives neither mesh.size nor mesh.tolerance.
 DEFAULT_TOLERANCE = 1e-4
-BOUNDS = ("paper", "sharp", "printed")
-#: Sections of other questions: one case file may hold them all, each command reads its own.
-OTHER_COMMANDS = ("evolve", "backward", "steady", "simulate")
+#: Sections of questions that this version does not answer.
+OTHER_COMMANDS = ("simulate",)
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,15 @@ class ProcessCase:
     epsilon2: float | None = None
     replacement: bool = True
     extra_noise: float = 0.0
+    momentum: float | None = None
     data: DataCase | None = None
+    schedule: ScheduleCase | None = None
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The variables of the process: the parameters, and with momentum the velocities besides."""
+        velocities = () if self.momentum is None else tuple(f"v_{name}" for name in self.variables)
+        return self.variables + velocities
 
 
 @dataclass(frozen=True)
@@ -68,11 +89,14 @@ class DomainCase:
 
 @dataclass(frozen=True)
 class MeshCase:
-    """[mesh]: a size, or the relative error asked for, or both (the size is then that of the first mesh)."""
+    """[mesh]: a size, or the relative error asked for, or both (the size is then that of the first mesh).
+
+    Every command has its own default of what is None.
+    """
 
     size: float | None = None
     tolerance: float | None = None
-    scheme: str = "dg"
+    scheme: str | None = None
     degree: int | None = None
     max_unknowns: int | None = None
 
@@ -103,6 +127,9 @@ class Case:
     title: str = ""
     mesh: MeshCase = field(default_factory=MeshCase)
     exit: ExitCase = field(default_factory=ExitCase)
+    evolve: EvolveCase = field(default_factory=EvolveCase)
+    backward: BackwardCase = field(default_factory=BackwardCase)
+    steady: SteadyCase = field(default_factory=SteadyCase)
 
     @property
     def name(self) -> str:
@@ -155,16 +182,20 @@ def parse_case(text: str, path: str | Path) -> Case:
         if name not in values:
             raise InputError(name, None, f"a section [{name}]", f"{path} has none.")
     process = _process(values["process"], path.parent)
-    d = len(process.variables)
-    if d > 3:
-        raise InputError("process.variables", list(process.variables), "one to three variables")
+    states = process.states
+    if len(states) > 3:
+        allowed = "one to three variables" if process.momentum is None else "one variable: its velocity is another one"
+        raise InputError("process.variables", list(process.variables), allowed)
     return Case(
         path=path,
         title=values.get("title", ""),
         process=process,
-        domain=_domain(values["domain"], process.variables, path.parent),
+        domain=_domain(values["domain"], states, path.parent),
         mesh=_mesh(values.get("mesh", {})),
-        exit=_exit(values.get("exit", {}), process.variables),
+        exit=_exit(values.get("exit", {}), states),
+        evolve=read_evolve(values.get("evolve", {}), states, path.parent, _SECTIONS),
+        backward=read_backward(values.get("backward", {}), states, path.parent, _SECTIONS),
+        steady=read_steady(values.get("steady", {}), _SECTIONS),
     )
 
 
@@ -181,18 +212,11 @@ def _exit_model(key: str, value: object) -> str:
     return "diffusion"
 
 
-def _bounds(key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise InputError(key, value, f"a list out of {', '.join(BOUNDS)}")
-    if "certified" in value:
-        remedy = "It is not available yet in this version."
-        raise InputError(key, "certified", f"names out of {', '.join(BOUNDS)}", remedy)
-    return tuple(dict.fromkeys(r.one_of(*BOUNDS)(key, name) for name in value))
-
-
-def _momentum(key: str, value: object) -> None:
-    remedy = "SGD with momentum is not available in this version; remove the key."
-    raise InputError(key, value, "no such key yet", remedy)
+def _momentum(key: str, value: object) -> float:
+    momentum = r.number(key, value)
+    if not 0 <= momentum < 1:
+        raise InputError(key, value, "a number from 0 up to, but not including, 1")
+    return momentum
 
 
 _DATA: dict[str, Reader] = {
@@ -203,7 +227,7 @@ _PROCESS: dict[str, Reader] = {
     "variables": r.some_names, "loss": r.formula, "covariance": r.covariance,
     "drift": r.formulas, "diffusion": r.matrix, "data": r.table,
     "learning_rate": r.number, "batch_size": r.count, "epsilon2": r.number, "replacement": r.flag,
-    "extra_noise": r.number, "momentum": _momentum,
+    "extra_noise": r.number, "momentum": _momentum, "schedule": r.table,
 }  # fmt: skip
 _SHAPES: dict[str, dict[str, Reader]] = {
     "interval": {"lower": r.number, "upper": r.number},
@@ -217,13 +241,14 @@ _MESH: dict[str, Reader] = {
     "size": r.positive, "tolerance": r.positive, "scheme": r.one_of("dg", "cg", "sg"), "degree": r.count,
     "max_unknowns": r.count,
 }  # fmt: skip
-_EXIT: dict[str, Reader] = {"starts": r.points, "moments": r.count, "bounds": _bounds, "model": _exit_model}
+_EXIT: dict[str, Reader] = {"starts": r.points, "moments": r.count, "bounds": r.bounds, "model": _exit_model}
 _TOP: dict[str, Reader] = {"title": r.title}
-_TOP |= dict.fromkeys(("process", "domain", "mesh", "exit", *OTHER_COMMANDS), r.table)
+_TOP |= dict.fromkeys(("process", "domain", "mesh", "exit", "evolve", "backward", "steady", *OTHER_COMMANDS), r.table)
 #: Where a misplaced key belongs.
 _SECTIONS: dict[str, set[str]] = {
     "process": set(_PROCESS), "process.data": set(_DATA), "domain": set(_DOMAIN).union(*_SHAPES.values()),
-    "mesh": set(_MESH), "exit": set(_EXIT),
+    "mesh": set(_MESH), "exit": set(_EXIT), "process.schedule": set(SCHEDULE),
+    "evolve": set(EVOLVE), "backward": set(BACKWARD), "steady": set(STEADY),
 }  # fmt: skip
 
 
@@ -232,6 +257,8 @@ _SECTIONS: dict[str, set[str]] = {
 
 def _process(table: dict[str, Any], folder: Path) -> ProcessCase:
     values = read_table(table, "process", _PROCESS, _SECTIONS)
+    if "schedule" in values:
+        values["schedule"] = read_schedule(values["schedule"], _SECTIONS)
     given = [name for name in ("loss", "data", "drift") if name in values]
     if values.get("covariance") == "samples" and "data" not in values:
         raise InputError("process.covariance", "samples", "a section [process.data] with it")
@@ -273,6 +300,9 @@ def _from_data(values: dict[str, Any], folder: Path) -> ProcessCase:
 
 
 def _check_noise(values: dict[str, Any]) -> None:
+    if "momentum" in values and "drift" not in values and "learning_rate" not in values:
+        remedy = "One step lasts √η then, and the friction depends on η."
+        raise InputError("process.momentum", values["momentum"], "learning_rate with it", remedy)
     if "epsilon2" in values and "batch_size" in values and "learning_rate" not in values:
         remedy = "Give learning_rate instead of epsilon2."
         raise InputError("process.batch_size", values["batch_size"], "no batch_size besides epsilon2", remedy)
@@ -293,17 +323,12 @@ def _domain(table: dict[str, Any], variables: tuple[str, ...], folder: Path) -> 
         raise InputError("domain.shape", shape, f'a domain of {len(variables)} dimensions, e.g. "box" or "ball"')
     for key in ("lower", "upper", "center", "containing"):
         if isinstance(values.get(key), tuple):
-            _check_length(f"domain.{key}", values[key], variables)
+            r.check_length(f"domain.{key}", values[key], variables)
     for corner, name in zip(values.get("box", ()), ("lower", "upper"), strict=False):
-        _check_length(f"domain.box.{name}", corner, variables)
+        r.check_length(f"domain.box.{name}", corner, variables)
     if "file" in values:
         values["file"] = folder / values["file"]
     return DomainCase(shape, {key: values[key] for key in own}, values.get("reflecting", ()))
-
-
-def _check_length(key: str, value: Vector, variables: tuple[str, ...]) -> None:
-    if len(value) != len(variables):
-        raise InputError(key, list(value), f"{len(variables)} number(s), one for each of {', '.join(variables)}")
 
 
 def _mesh(table: dict[str, Any]) -> MeshCase:
@@ -319,5 +344,5 @@ def _exit(table: dict[str, Any], variables: tuple[str, ...]) -> ExitCase:
         raise InputError("exit.starts", starts, "a list of points, each a list", f"Write [{starts}] for one point.")
     values = read_table(table, "exit", _EXIT, _SECTIONS)
     for i, point in enumerate(values.get("starts", ())):
-        _check_length(f"exit.starts[{i}]", point, variables)
+        r.check_length(f"exit.starts[{i}]", point, variables)
     return ExitCase(**values)

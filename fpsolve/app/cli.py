@@ -1,4 +1,4 @@
-"""The command line: ``fpsolve exit CASE.toml``, ``fpsolve info``; the same under ``mpirun -n N``.
+"""The command line: ``fpsolve exit|evolve|backward|steady CASE.toml``, ``fpsolve info``; also under ``mpirun -n N``.
 
 Exit codes: 0 answered; 2 the input is wrong; 3 not converged, tolerance not met or a bound violated (the result
 is written all the same); 4 no finite answer; 1 an error in fpsolve itself; 130 interrupted.
@@ -11,6 +11,7 @@ wait for it elsewhere, ends them all.
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import time
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fpsolve.errors import FpsolveError
 
@@ -31,6 +32,25 @@ PATIENCE = 5.0
 #: Packages that pip cannot bring, and where they come from.
 SYSTEM_PACKAGES = ("mpi4py", "petsc4py", "dolfinx", "ufl", "basix", "ffcx", "gmsh", "flint")
 PETSC_UNKNOWN_TYPE = 86
+#: The commands that answer a case file: in a few words, and in a sentence.
+COMMANDS = {
+    "exit": (
+        "mean exit time from a domain, with error estimate and bounds",
+        "Compute the mean exit time of a case file.",
+    ),
+    "evolve": (
+        "how the density of the parameters moves (Fokker-Planck equation)",
+        "Compute the density of the parameters at given times and compare it with the theorems.",
+    ),
+    "backward": (
+        "expectations at given times, from given points (backward Kolmogorov equation)",
+        "Compute expectations of a function of the parameters at given times for given starts.",
+    ),
+    "steady": (
+        "where the density ends: invariant density, spectral gap, eigenfunctions",
+        "Compute the invariant density and the first eigenvalues of a case file.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -63,19 +83,27 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fpsolve {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (what, description) in COMMANDS.items():
+        _add_command(commands, name, what, description)
+    commands.add_parser("info", help="versions, abilities of the installed PETSc, places of caches", allow_abbrev=False)
+    return top
+
+
+def _add_command(commands: Any, name: str, what: str, description: str) -> None:
+    again = " [--restart]" if name == "evolve" else ""
     ask = commands.add_parser(
-        "exit",
-        help="mean exit time from a domain, with error estimate and bounds",
-        description="Compute the mean exit time of a case file; write summary.json, fields and figures.",
-        usage="fpsolve exit CASE.toml [--out DIR] [--no-figures] [--quiet] [-- PETSc options]",
+        name,
+        help=what,
+        description=f"{description} Writes summary.json, fields and figures.",
+        usage=f"fpsolve {name} CASE.toml [--out DIR] [--no-figures] [--quiet]{again} [-- PETSc options]",
         allow_abbrev=False,
     )
     ask.add_argument("case", metavar="CASE.toml", help="the case file")
     ask.add_argument("--out", metavar="DIR", help="directory of the results (default: results/<name of the case file>)")
-    ask.add_argument("--no-figures", action="store_true", help="write no PNG files")
+    ask.add_argument("--no-figures", action="store_true", help="write no pictures")
     ask.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    commands.add_parser("info", help="versions, abilities of the installed PETSc, places of caches", allow_abbrev=False)
-    return top
+    if again:
+        ask.add_argument("--restart", action="store_true", help="go on from the checkpoint of a run that was ended")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,9 +147,14 @@ def _command(request: argparse.Namespace, options: list[str], all_ranks: Ranks |
     case = load_case(request.case, comm)
     names = petsc_options.insert(options)
     try:
-        from fpsolve.app.run_exit import run_exit
+        from fpsolve.app.run import Settings
 
-        return run_exit(case, request.out, comm, not request.no_figures, lambda: petsc_options.unused(names))
+        settings = Settings(
+            request.out, not request.no_figures, getattr(request, "restart", False),
+            lambda: petsc_options.unused(names),
+        )  # fmt: skip
+        command = getattr(importlib.import_module(f"fpsolve.app.run_{request.command}"), f"run_{request.command}")
+        return int(command(case, comm, settings))
     finally:
         petsc_options.remove(names)
 

@@ -7,6 +7,7 @@ piecewise polynomial is shown as what it is. Nothing here knows about drawing.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -144,17 +145,32 @@ def _cut_cells(function: fem.Function, cells: np.ndarray, length: float) -> Iter
         yield Pieces(x[:, simplices].reshape(-1, d + 1, x.shape[2]), u[:, simplices].reshape(-1, d + 1))
 
 
-def cell_pieces(function: fem.Function, limit: int = MAX_PIECES) -> Pieces | None:
+def cell_pieces(function: fem.Function, limit: int = MAX_PIECES, coarser: float = 1.0) -> Pieces | None:
     """Return all cells of a scalar Lagrange function in small pieces, on rank 0; None elsewhere. Collective.
 
-    Where there are more than about `limit` pieces they are merged to that many: a picture has no more pixels.
+    The pieces are `coarser` times as long as those of a picture that fills a page. Where there are more than about
+    `limit` of them they are merged to that many: a picture has no more pixels.
     """
     domain = function.function_space.mesh
     d = domain.topology.dim
     lower, upper = extent(domain)
     owned = np.arange(domain.topology.index_map(d).size_local, dtype=np.int32)
-    parts = list(_cut_cells(function, owned, FINENESS[d] * float(np.max(upper - lower))))
+    parts = list(_cut_cells(function, owned, coarser * FINENESS[d] * float(np.max(upper - lower))))
     return _gather(domain.comm, parts, d, d, limit)
+
+
+def centroids(function: fem.Function) -> tuple[np.ndarray, np.ndarray]:
+    """Return centroids (n, d) of small pieces of this rank's own cells, and the integrals over them, (n,)."""
+    domain = function.function_space.mesh
+    d = domain.topology.dim
+    lower, upper = extent(domain)
+    owned = np.arange(domain.topology.index_map(d).size_local, dtype=np.int32)
+    x, integrals = [np.zeros((0, d))], [np.zeros(0)]
+    for pieces in _cut_cells(function, owned, FINENESS[d] * float(np.max(upper - lower))):
+        volumes = np.abs(np.linalg.det(pieces.corners[:, 1:] - pieces.corners[:, :1])) / math.factorial(d)
+        x.append(pieces.corners.mean(axis=1))
+        integrals.append(volumes * pieces.values.mean(axis=1))
+    return np.concatenate(x), np.concatenate(integrals)
 
 
 def plane_pieces(function: fem.Function, axis: int, level: float, limit: int = MAX_PIECES) -> Pieces | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fpsolve.app import figure_style as style
 from fpsolve.app.figure_data import Pieces
+from fpsolve.app.figure_paint import loss_curve, outline, paint, polyline
 from fpsolve.problems.exit import ExitResult
 
 if TYPE_CHECKING:
@@ -76,35 +77,13 @@ def colour_norm(pieces: list[Pieces]) -> tuple[Any, str]:
     return Normalize(min(low, 0.0), high), "neither"
 
 
-def _paint(axes: Axes, pieces: Pieces, norm: Any) -> Any:
-    """Draw triangles with linearly varying colour."""
-    from matplotlib.collections import TriMesh
-    from matplotlib.tri import Triangulation
-
-    edges = pieces.corners - np.roll(pieces.corners, 1, axis=1)
-    longest = np.max(np.sum(edges**2, axis=2), axis=1)
-    # Agg widens triangles by half a pixel, which makes spikes of needles; their neighbours cover them as well
-    wide = np.abs(np.linalg.det(edges[:, 1:])) > 0.02 * longest
-    n = int(np.count_nonzero(wide))
-    x, y = pieces.corners[wide].reshape(-1, 2).T
-    values = pieces.values[wide].ravel()
-    if norm.vmin > 0:  # logarithmic: what is not positive has the lowest colour
-        values = np.maximum(values, norm.vmin)
-    painted = TriMesh(Triangulation(x, y, np.arange(3 * n).reshape(n, 3)), cmap=style.COLOURS, norm=norm)
-    painted.set_array(values)
-    # as tripcolor does, which besides makes a path of every triangle to find the limits
-    return axes.add_collection(painted, autolim=False)
-
-
 def _draw_plane(figure: Figure, result: ExitResult, data: MeanData) -> None:
-    from matplotlib.collections import LineCollection
-
     axes = figure.add_subplot()
     norm, extend = colour_norm(data.cells)
     x, y = result.process.variables
     style.plane(axes, (x, y), *data.box)
-    painted = _paint(axes, data.cells[0], norm)
-    axes.add_collection(LineCollection(list(data.boundary.corners), colors="black", linewidths=1.0, zorder=4))
+    painted = paint(axes, data.cells[0], norm)
+    outline(axes, data.boundary)
     contours = style.loss_contours(axes, result, (0, 1), result.starts[0])
     _mark_starts(figure, axes, result, (0, 1), data.box)
     bar = figure.colorbar(painted, ax=axes, extend=extend, pad=0.02, fraction=0.06)
@@ -155,7 +134,7 @@ def _draw_cuts(figure: Figure, result: ExitResult, data: MeanData) -> None:
     for axes, axis, pieces in zip(panels, (2, 1, 0), data.cells, strict=True):
         a, b = (k for k in range(3) if k != axis)
         style.plane(axes, (names[a], names[b]), data.box[0][[a, b]], data.box[1][[a, b]])
-        painted = _paint(axes, pieces, norm)
+        painted = paint(axes, pieces, norm)
         contours |= style.loss_contours(axes, result, (a, b), start)
         axes.plot(start[a], start[b], "o", color="white", markeredgecolor="black", markersize=5, zorder=6)
         axes.set_title(f"{style.symbol(names[axis])} = {start[axis]:.4g}", fontsize=9.5)
@@ -169,23 +148,13 @@ def _draw_cuts(figure: Figure, result: ExitResult, data: MeanData) -> None:
     figure.supxlabel("\n".join("      ".join(lines[i : i + 4]) for i in range(0, len(lines), 4)), fontsize=9)
 
 
-def _polyline(pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pieces of an interval as one line, with gaps where the mesh has some; jumps are vertical."""
-    x, order = np.sort(pieces.corners[:, :, 0], axis=1), np.argsort(pieces.corners[:, :, 0], axis=1)
-    u = np.take_along_axis(pieces.values, order, axis=1)
-    along = np.argsort(x.mean(axis=1))
-    x, u = x[along], u[along]
-    gaps = 2 * (1 + np.flatnonzero(x[1:, 0] - x[:-1, 1] > 1e-9 * (x[-1, 1] - x[0, 0])))
-    return np.insert(x.ravel(), gaps, np.nan), np.insert(u.ravel(), gaps, np.nan)
-
-
 def _draw_interval(figure: Figure, result: ExitResult, data: MeanData) -> None:
     """u over an interval; the loss on an axis of its own."""
     axes = figure.add_subplot()
     pieces = data.cells[0]
     low, high = interior_range(data.cells)
     lower, upper = float(data.box[0][0]), float(data.box[1][0])
-    axes.plot(*_polyline(pieces), color="#31688e", linewidth=1.8, zorder=4, label="u")
+    axes.plot(*polyline(pieces), color="#31688e", linewidth=1.8, zorder=4, label="u")
     margin = 0.03 * (upper - lower)
     axes.set_xlim(lower - margin, upper + margin)
     if low > 0 and np.log10(high / low) > DECADES:
@@ -200,14 +169,5 @@ def _draw_interval(figure: Figure, result: ExitResult, data: MeanData) -> None:
         text = f"start {x:.4g}: E τ = {style.with_error(m, e)}"
         if k < LISTED:
             axes.plot([x], [m], "o", color=f"C{k + 1}", markeredgecolor="black", markersize=5.5, zorder=6, label=text)
-    if result.process.landscape is not None:
-        grid = np.linspace(lower, upper, style.LOSS_GRID[1])
-        with np.errstate(all="ignore"):
-            loss = np.asarray(result.process.landscape.loss(grid[:, None]), dtype=float)
-        other = axes.twinx()
-        other.plot(grid, np.where(np.isfinite(loss), loss, np.nan), color="#8c8c8c", linewidth=0.9)
-        other.set_ylabel("loss (thin grey)", color="#606060")
-        other.tick_params(axis="y", colors="#606060")
-        axes.set_zorder(other.get_zorder() + 1)
-        axes.patch.set_visible(False)
+    loss_curve(axes, result.process, lower, upper)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)

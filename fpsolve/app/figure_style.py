@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fpsolve.fem.boundary import CHARACTERISTIC, EXIT, REFLECTING
-from fpsolve.problems.exit import ExitResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from fpsolve.model.domains import Domain
+    from fpsolve.model.process import Process
+
+
+class Asked(Protocol):
+    """What the pictures need of a result: the question and how it was discretised."""
+
+    @property
+    def process(self) -> Process:
+        """The process."""
+
+    @property
+    def domain(self) -> Domain:
+        """Where it is looked at."""
+
+    @property
+    def scheme(self) -> str:
+        """``"dg"``, ``"cg"`` or ``"sg"``."""
+
+    @property
+    def degree(self) -> int:
+        """Of the elements."""
+
+    @property
+    def cells(self) -> int:
+        """Of the mesh."""
+
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -85,7 +112,7 @@ def point_text(x: np.ndarray) -> str:
     return "(" + ", ".join(f"{t:.4g}" for t in x) + ")"
 
 
-def title(result: ExitResult, what: str, scheme: bool = True) -> str:
+def title(result: Asked, what: str, scheme: bool = True) -> str:
     """Return a short title: what is shown, the noise level and the discretisation."""
     parts = [what]
     if result.process.epsilon2 is not None:
@@ -100,9 +127,35 @@ def title(result: ExitResult, what: str, scheme: bool = True) -> str:
     return "   ".join(parts)
 
 
-def time_label(result: ExitResult, what: str) -> str:
+def time_label(result: Asked, what: str) -> str:
     """Return the label of an axis of times."""
-    return f"{what}   [time; one SGD step = η]" if result.process.epsilon2 is not None else f"{what}   [time]"
+    unit = time_unit(result.process)
+    return f"{what}   [time; {unit}]" if unit else f"{what}   [time]"
+
+
+def time_unit(process: Process) -> str:
+    """Return how long a step of SGD lasts; nothing where the process does not come from SGD."""
+    if getattr(process, "step_time", None) is not None:  # with momentum
+        return "one SGD step = √η"
+    return "one SGD step = η" if process.epsilon2 is not None else ""
+
+
+def potential_name(process: Process) -> str | None:
+    """Return what the grey contours show; None where there is nothing."""
+    if process.landscape is not None:
+        return "loss"
+    return "energy L + |v|²/2" if getattr(process, "potential", None) is not None else None
+
+
+def potential(process: Process, x: np.ndarray) -> np.ndarray | None:
+    """Return the loss at points (n, d), of position and velocity the energy L(w) + |v|²/2; None without a loss."""
+    landscape = process.landscape or getattr(process, "potential", None)
+    if landscape is None:
+        return None
+    k = len(landscape.variables)
+    with np.errstate(all="ignore"):
+        loss = np.asarray(landscape.loss(x[:, :k]), dtype=float)
+    return loss + np.sum(x[:, k:] ** 2, axis=1) / 2
 
 
 def plane(axes: Axes, names: tuple[str, str], lower: np.ndarray, upper: np.ndarray) -> None:
@@ -125,22 +178,21 @@ def plane_size(lower: np.ndarray, upper: np.ndarray, height: float, beside: floa
     return width + beside, height if ratio <= 1.2 else float(np.clip(width / ratio, 2.6, height)) + 0.9
 
 
-def loss_contours(axes: Axes, result: ExitResult, plane_axes: tuple[int, int], through: np.ndarray) -> bool:
+def loss_contours(axes: Axes, result: Asked, plane_axes: tuple[int, int], through: np.ndarray) -> bool:
     """Draw thin grey contours of the loss over the axes' limits; return whether there are any.
 
     The levels are those of the domain. They are spaced like squares, so that a quadratic well shows evenly
     spaced rings. Beyond the domain the contours show where the process is going.
     """
-    landscape = result.process.landscape
-    if landscape is None:
+    if potential_name(result.process) is None:
         return False
     n = LOSS_GRID[2]
     sides = [np.linspace(*limits, n) for limits in (axes.get_xlim(), axes.get_ylim())]
     X, Y = np.meshgrid(*sides)
     points = np.tile(np.asarray(through, dtype=float), (X.size, 1))
     points[:, plane_axes[0]], points[:, plane_axes[1]] = X.ravel(), Y.ravel()
-    with np.errstate(all="ignore"):
-        loss = np.asarray(landscape.loss(points), dtype=float)
+    loss = potential(result.process, points)
+    assert loss is not None
     good = np.isfinite(loss)
     inside = good & result.domain.contains(points)
     if np.count_nonzero(inside) < 3 or not np.ptp(loss[inside]) > 0:

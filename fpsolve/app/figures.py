@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-from mpi4py import MPI
 
 from fpsolve.app.figure_boundary import draw_boundary
 from fpsolve.app.figure_data import MAX_PIECES, boundary_pieces, cell_pieces, extent, line_values, plane_pieces
+from fpsolve.app.figure_files import asleep_elsewhere, save
 from fpsolve.app.figure_line import draw_line, line_axis
 from fpsolve.app.figure_mean import MeanData, draw_mean
-from fpsolve.app.figure_style import STYLE, plane_size
-from fpsolve.errors import InputError
-from fpsolve.fem.parallel import on_root
+from fpsolve.app.figure_style import plane_size
 from fpsolve.problems.exit import ExitResult
 from fpsolve.theory.bounds import Bound
 
-T = TypeVar("T")
-
-DOTS_PER_INCH = 160
 #: matplotlib sorts a surface's pieces in Python.
 MAX_SURFACE = 20_000
 
@@ -65,51 +54,9 @@ def exit_figures(result: ExitResult, bounds: list[Bound], directory: Path) -> li
         if d == 2:
             sizes[2] = plane_size(*box, 5.6, 1.7), plane_size(*box, 6.2, 0.9)
         return [
-            _save(directory, "mean_exit_time", sizes[d][0], lambda f: draw_mean(f, result, mean)),
-            _save(directory, "line", (7.2, 5.6), lambda f: draw_line(f, result, bounds, line)),
-            _save(directory, "boundary", sizes[d][1], lambda f: draw_boundary(f, result, box, edges)),
+            save(directory, "mean_exit_time", sizes[d][0], lambda f: draw_mean(f, result, mean)),
+            save(directory, "line", (7.2, 5.6), lambda f: draw_line(f, result, bounds, line)),
+            save(directory, "boundary", sizes[d][1], lambda f: draw_boundary(f, result, box, edges)),
         ]
 
-    return _asleep_elsewhere(result.comm, draw)
-
-
-def _asleep_elsewhere(comm: MPI.Comm, work: Callable[[], T]) -> T:
-    """Run `work` on rank 0 and return its result, or raise its error, on every rank. Collective.
-
-    Drawing takes seconds. MPI's own waiting would keep the other ranks' processors busy for as long.
-    """
-
-    def announced() -> T:
-        try:
-            return work()
-        finally:
-            comm.Ibarrier().Wait()
-
-    if comm.rank > 0:
-        done = comm.Ibarrier()
-        while not done.Test():
-            time.sleep(0.01)
-    return on_root(comm, announced)
-
-
-def _save(directory: Path, name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> Path:
-    """Draw a figure and write it; nobody sees a half-written file."""
-    # without pyplot no window system is ever asked for and no state outlives the figure
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    path, temporary = directory / f"{name}.png", directory / f".{name}.{os.getpid()}.png"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.1)
-            os.replace(temporary, path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise InputError("out", str(directory), "a directory in which files can be written", str(error)) from None
-    return path
+    return asleep_elsewhere(result.comm, draw)

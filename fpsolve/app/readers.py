@@ -16,6 +16,8 @@ from fpsolve.errors import InputError
 Reader = Callable[[str, object], Any]
 Vector = tuple[float, ...]
 
+BOUNDS = ("paper", "sharp", "printed")
+
 
 def read_table(
     table: object, name: str, readers: Mapping[str, Reader], homes: Mapping[str, set[str]] | None = None
@@ -166,6 +168,11 @@ def matrix(key: str, value: object) -> tuple[tuple[str, ...], ...]:
     return tuple(formulas(f"{key}[{i}]", row) for i, row in enumerate(value))
 
 
+def some_formulas(key: str, value: object) -> tuple[str, ...]:
+    """Read a list of formulas that may be empty."""
+    return () if value == [] else formulas(key, value)
+
+
 def covariance(key: str, value: object) -> str | tuple[tuple[str, ...], ...]:
     """Read a matrix of formulas or the name of one."""
     if isinstance(value, list):
@@ -215,6 +222,22 @@ def one_of(*allowed: str) -> Reader:
         return str(value)
 
     return read
+
+
+def bounds(key: str, value: object) -> tuple[str, ...]:
+    """Read a list of kinds of bounds."""
+    if not isinstance(value, list):
+        raise InputError(key, value, f"a list out of {', '.join(BOUNDS)}")
+    if "certified" in value:
+        remedy = "It is not available yet in this version."
+        raise InputError(key, "certified", f"names out of {', '.join(BOUNDS)}", remedy)
+    return tuple(dict.fromkeys(one_of(*BOUNDS)(key, name) for name in value))
+
+
+def check_length(key: str, value: Vector, variables: tuple[str, ...]) -> None:
+    """Raise InputError unless there is one number for each variable."""
+    if len(value) != len(variables):
+        raise InputError(key, list(value), f"{len(variables)} number(s), one for each of {', '.join(variables)}")
 
 
 def table(key: str, value: object) -> dict[str, Any]:

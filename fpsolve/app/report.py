@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from mpi4py import MPI
 
 import numpy as np
 
 from fpsolve import __version__
-from fpsolve.theory.bounds import Bound
 
 if TYPE_CHECKING:
-    from fpsolve.app.run_exit import ExitAnswer
-
-#: Kinds of bounds that summary.json always names; null where they were not asked for or do not apply.
-KINDS = ("paper", "sharp", "certified")
+    from fpsolve.app.case import Case
+    from fpsolve.model.process import Process
 
 
 def plain(value: Any) -> Any:
@@ -49,173 +48,182 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def exit_summary(answer: ExitAnswer) -> dict[str, Any]:
-    """Return the contents of summary.json of the exit command (the contract of the design, and more keys)."""
-    result, case, comparison = answer.result, answer.case, answer.comparison
+T = TypeVar("T")
+
+
+class Solved(Protocol):
+    """What the results of all commands have."""
+
+    @property
+    def process(self) -> Process:
+        """The process."""
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """The ranks that solved."""
+
+    @property
+    def unknowns(self) -> int:
+        """Of the finest mesh."""
+
+    @property
+    def cells(self) -> int:
+        """Of the finest mesh."""
+
+    @property
+    def scheme(self) -> str:
+        """``"dg"``, ``"cg"`` or ``"sg"``."""
+
+    @property
+    def degree(self) -> int:
+        """Of the elements."""
+
+    @property
+    def solver(self) -> str:
+        """How the linear systems were solved."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether it was reached."""
+
+
+def common_summary(command: str, case: Case, result: Solved, seconds: float, messages: Sequence[str]) -> dict[str, Any]:
+    """Return what summary.json of every command holds."""
     return {
-        "command": "exit",
+        "command": command,
         "title": case.title,
         "version": __version__,
         "case": case.path.name,
         "ranks": result.comm.size,
         "dofs": result.unknowns,
         "cells": result.cells,
-        "seconds": answer.seconds,
+        "seconds": seconds,
         "epsilon2": result.process.epsilon2,
         "learning_rate": case.process.learning_rate,
-        "batch_size": _batch_size(answer),
+        "batch_size": batch_size(case),
+        "step_length": step_length(case),
         "variables": list(result.process.variables),
         "converged": result.converged,
         "tolerance": case.mesh.tolerance,
         "scheme": result.scheme,
         "degree": result.degree,
         "solver": result.solver,
-        "starts": [_start(answer, i) for i in range(len(result.starts))],
-        "hypotheses": hypotheses(answer.bounds),
-        "bounds": [_bound(bound) for bound in answer.bounds],
-        "boundary": {key: result.boundary.measures[key] for key in ("absorbing", "reflecting", "characteristic")},
-        "bounds_violated": comparison.violated,
-        "mesh_points": comparison.points,
-        "positive": comparison.positive,
-        "smallest_value": comparison.smallest_value,
-        "margins": {f"{m.name} {m.kind}": _margin(m) for m in comparison.margins},
-        "flux": result.flux,
-        "levels": [
-            {"cells": v.cells, "dofs": v.unknowns, "mean": v.mean, "error": v.error, "seconds": v.seconds}
-            for v in result.levels
-        ],
-        "messages": answer.messages,
+        "messages": list(messages),
     }
 
 
-def _batch_size(answer: ExitAnswer) -> int | None:
-    process = answer.case.process
-    return None if process.learning_rate is None else process.batch_size or 1
+def batch_size(case: Case) -> int | None:
+    """Return the batch size; None where no learning rate is given."""
+    return None if case.process.learning_rate is None else case.process.batch_size or 1
 
 
-def _start(answer: ExitAnswer, i: int) -> dict[str, Any]:
-    result = answer.result
-    entry: dict[str, Any] = {
-        "x": result.starts[i],
-        "mean": result.mean[i],
-        "error": result.error[i, 0],
-        "moments": result.moments[i],
-        "moment_errors": result.error[i],
-        "standard_deviation": _deviation(answer, i),
-        "steps": _steps(answer, result.mean[i]),
-    }
-    for kind in dict.fromkeys([*KINDS, *(b.name for b in answer.bounds)]):
-        entry[kind] = bounds_at(answer.bounds, kind, result.starts[i])
-    return entry
+def step_length(case: Case) -> float | None:
+    """Return the time that one step of SGD lasts: η, with momentum √η; None where no learning rate is given."""
+    rate = case.process.learning_rate
+    return rate if rate is None or case.process.momentum is None else math.sqrt(rate)
 
 
-def _deviation(answer: ExitAnswer, i: int) -> float | None:
-    result = answer.result
-    return float(result.standard_deviation[i]) if result.moments.shape[1] > 1 else None
+def steps_of(case: Case, time: float) -> float | None:
+    """Return how many steps of SGD a time is; None where no learning rate is given."""
+    length = step_length(case)
+    return None if length is None else float(time) / length
 
 
-def _steps(answer: ExitAnswer, time: float) -> float | None:
-    rate = answer.case.process.learning_rate
-    return None if rate is None else float(time) / rate
-
-
-def bounds_at(bounds: Sequence[Bound], kind: str, x: np.ndarray) -> dict[str, float | None] | None:
-    """Return {lower, upper} of one kind at a point; None where it does not apply or was not asked for.
-
-    The printed (8) is no bound; it is given where its hypotheses hold, to be looked at.
-    """
-    values: dict[str, float | None] = {"lower": None, "upper": None}
-    for bound in bounds:
-        if bound.name == kind and (bound.verified or (kind == "printed" and bound.profile is not None)):
-            value = float(bound.evaluate(x[None, :])[0])
-            values[bound.kind] = value if math.isfinite(value) else None
-    return None if all(value is None for value in values.values()) else values
-
-
-def hypotheses(bounds: Iterable[Bound]) -> dict[str, Any]:
-    """Return the constants in the theorems' hypotheses, the paper's before the sharp ones; see also ``bounds``."""
-    found: dict[str, Any] = {}
-    for bound in bounds:
-        for name, constant in bound.hypotheses.items():
-            found.setdefault(name, _constant(constant))
-        direction = bound.parameters.get("direction")
-        if direction is not None:
-            found.setdefault("direction", {"value": direction, "kind": "chosen", "verified": True, "reason": ""})
-    return found
-
-
-def _constant(constant: Any) -> dict[str, Any]:
+def constant(value: Any) -> dict[str, Any]:
+    """Return a constant in a theorem's hypotheses."""
     return {
-        "value": constant.value,
-        "kind": constant.kind,
-        "verified": constant.verified,
-        "reason": constant.reason,
-        "method": constant.method,
+        "value": value.value,
+        "kind": value.kind,
+        "verified": value.verified,
+        "reason": value.reason,
+        "method": value.method,
     }
 
 
-def _bound(bound: Bound) -> dict[str, Any]:
+def bound_facts(bound: Any) -> dict[str, Any]:
+    """Return what a bound rests on."""
     return {
         "name": bound.name,
         "kind": bound.kind,
         "theorem": bound.theorem,
         "verified": bound.verified,
         "reason": bound.reason,
-        "hypotheses": {name: _constant(constant) for name, constant in bound.hypotheses.items()},
+        "hypotheses": {name: constant(entry) for name, entry in bound.hypotheses.items()},
         "parameters": bound.parameters,
     }
-
-
-def _margin(margin: Any) -> dict[str, Any]:
-    return {"violations": margin.violations, "smallest_relative": margin.smallest, "where": margin.where}
 
 
 # --- for people ------------------------------------------------------------------------------------------
 
 
-def exit_table(answer: ExitAnswer, files: Sequence[Path] = ()) -> str:
-    """Return the result as text: a line for each start, then boundary, hypotheses, messages and files."""
-    blocks = [
-        "\n".join(_heading(answer)),
-        "\n".join(_starts(answer)),
-        "\n".join(_facts(answer)),
-        *("\n".join(part) for part in (_hypotheses(answer), _notes(answer)) if part),
-        "\n".join(f"wrote {file}" for file in files),
-    ]
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _heading(answer: ExitAnswer) -> list[str]:
-    result, process = answer.result, answer.case.process
-    lines = [answer.case.title or answer.case.name]
-    if result.process.epsilon2 is not None:
-        rate, batch = process.learning_rate, _batch_size(answer)
-        origin = f" (learning rate {rate:g}, batch size {batch})" if rate else ""
-        lines.append(f"ε² = {result.process.epsilon2:g}{origin}")
-    if process.learning_rate:
-        lines.append(f"time in units in which one SGD step lasts η = {process.learning_rate:g}; steps = time/η")
-    elif result.process.landscape is not None:
+def heading(case: Case, process: Process) -> list[str]:
+    """Return the title, the noise and the unit of time."""
+    lines = [case.title or case.name]
+    rate, length = case.process.learning_rate, step_length(case)
+    if process.epsilon2 is not None:
+        origin = f" (learning rate {rate:g}, batch size {batch_size(case)})" if rate else ""
+        lines.append(f"ε² = {process.epsilon2:g}{origin}")
+    if case.process.momentum is not None:
+        lines.append(f"momentum {case.process.momentum:g}, learning rate {rate:g}, batch size {batch_size(case)}")
+        lines.append(f"time in units in which one SGD step lasts √η = {length:g}; steps = time/√η")
+    elif rate:
+        lines.append(f"time in units in which one SGD step lasts η = {rate:g}; steps = time/η")
+    elif process.landscape is not None:
         lines.append("time in units in which one SGD step lasts η (the learning rate)")
     return lines
 
 
-def _starts(answer: ExitAnswer) -> list[str]:
-    result = answer.result
-    kinds = list(dict.fromkeys(bound.name for bound in answer.bounds))
-    head = ["start", "mean exit time", "± error"]
-    head += ["std"] if result.moments.shape[1] > 1 else []
-    head += ["steps"] if answer.case.process.learning_rate else []
-    sides = [(kind, side) for kind in kinds for side in ("lower", "upper") if (kind, side) != ("printed", "lower")]
-    rows = [head + [f"{kind} {side}" if kind != "printed" else "printed (8)" for kind, side in sides]]
-    for i, x in enumerate(result.starts):
-        row = [f"({', '.join(f'{c:g}' for c in x)})", f"{result.mean[i]:.10g}", f"{result.error[i, 0]:.1e}"]
-        row += [f"{_deviation(answer, i):.6g}"] if result.moments.shape[1] > 1 else []
-        row += [f"{_steps(answer, result.mean[i]):.6g}"] if answer.case.process.learning_rate else []
-        for kind, side in sides:
-            value = (bounds_at(answer.bounds, kind, x) or {}).get(side)
-            row.append("-" if value is None else f"{value:.6g}")
-        rows.append(row)
-    return aligned(rows)
+def table_text(blocks: Sequence[Sequence[str]], messages: Sequence[str], files: Sequence[Path]) -> str:
+    """Return blocks of lines with messages and files, an empty line between them."""
+    notes = [text if text.startswith(("error:", "warning:")) else f"note: {text}" for text in messages]
+    every = [*blocks, notes, [f"wrote {file}" for file in files]]
+    return "\n\n".join("\n".join(block) for block in every if block)
+
+
+def solver_facts(case: Case, result: Solved, seconds: float, meshes: int | None = None) -> list[str]:
+    """Return the lines on mesh and solver."""
+    tolerance = case.mesh.tolerance
+    asked = "" if tolerance is None else f", tolerance {tolerance:g} {'met' if result.converged else 'NOT met'}"
+    levels = "" if meshes is None else f", {meshes} level(s)"
+    return [
+        f"mesh      {result.cells} cells, {result.unknowns} unknowns, {result.scheme}{result.degree}{levels}{asked}",
+        f"solver    {result.solver}; {result.comm.size} rank(s), {seconds:.1f} s",
+    ]
+
+
+def bound_lines(bound: Any) -> list[str]:
+    """Return whether a bound holds and the constants it rests on."""
+    state = "holds" if bound.verified else "not a bound"
+    lines = [f"{bound.name} {bound.kind}: {bound.theorem}: {state}"]
+    constants = constants_text(bound)
+    return [*lines, f"  {', '.join(constants)}"] if constants else lines
+
+
+def theorem_name(bound: Any) -> str:
+    """Return the theorem with the name of its form, if that is not part of it."""
+    return str(bound.theorem) if bound.name in bound.theorem else f"{bound.theorem} ({bound.name})"
+
+
+def constants_text(bound: Any) -> list[str]:
+    """Return the constants in a theorem's hypotheses with their sides, and the direction."""
+    signs = {"lower": ">=", "upper": "<="}
+    constants = [f"{name} {signs.get(c.kind, '=')} {c.value:.6g}" for name, c in bound.hypotheses.items()]
+    direction = bound.parameters.get("direction")
+    if direction is not None:
+        constants.append(f"v = ({', '.join(f'{c:.4g}' for c in direction)})")
+    return constants
+
+
+def evenly(entries: Sequence[T], most: int) -> list[T]:
+    """Return at most so many of the entries, evenly chosen, with the first and the last."""
+    if len(entries) <= most:
+        return list(entries)
+    return [entries[k] for k in np.unique(np.round(np.linspace(0, len(entries) - 1, most)).astype(int))]
+
+
+def point_text(x: np.ndarray) -> str:
+    """Return coordinates in parentheses."""
+    return f"({', '.join(f'{c:g}' for c in x)})"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -226,43 +234,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
     return lines
-
-
-def _facts(answer: ExitAnswer) -> list[str]:
-    result, comparison = answer.result, answer.comparison
-    measures = result.boundary.measures
-    parts = ", ".join(f"{measures[name]:.6g} {name}" for name in ("absorbing", "reflecting", "characteristic"))
-    verified = sum(bound.verified for bound in answer.bounds)
-    checked = (
-        f"{comparison.violated} of {comparison.points} mesh points outside {verified} verified bounds and u >= 0"
-        if comparison.violated
-        else f"u >= 0 and within {verified} verified bounds at all {comparison.points} mesh points"
-    )
-    tolerance = answer.case.mesh.tolerance
-    asked = "" if tolerance is None else f", tolerance {tolerance:g} {'met' if result.converged else 'NOT met'}"
-    return [
-        f"boundary  {parts} (measure)",
-        f"check     {checked}",
-        f"mesh      {result.cells} cells, {result.unknowns} unknowns, {result.scheme}{result.degree}, "
-        f"{len(result.levels)} level(s){asked}",
-        f"solver    {result.solver}; {result.comm.size} rank(s), {answer.seconds:.1f} s",
-    ]
-
-
-def _hypotheses(answer: ExitAnswer) -> list[str]:
-    lines = []
-    for bound in answer.bounds:
-        state = "holds" if bound.verified else "not a bound"
-        lines.append(f"{bound.name} {bound.kind}: {bound.theorem}: {state}")
-        signs = {"lower": ">=", "upper": "<="}
-        constants = [f"{name} {signs[c.kind]} {c.value:.6g}" for name, c in bound.hypotheses.items()]
-        direction = bound.parameters.get("direction")
-        if direction is not None:
-            constants.append(f"v = ({', '.join(f'{c:.4g}' for c in direction)})")
-        if constants:
-            lines.append(f"  {', '.join(constants)}")
-    return lines
-
-
-def _notes(answer: ExitAnswer) -> list[str]:
-    return [text if text.startswith(("error:", "warning:")) else f"note: {text}" for text in answer.messages]

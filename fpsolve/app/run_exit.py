@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +12,17 @@ from mpi4py import MPI
 
 from fpsolve.app.build import build
 from fpsolve.app.case import Case
-from fpsolve.app.report import exit_summary, exit_table, write_json
-from fpsolve.errors import InputError
+from fpsolve.app.report_exit import exit_summary, exit_table
+from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.fem.parallel import on_root
 from fpsolve.problems.compare import Comparison, compare
 from fpsolve.problems.exit import ExitResult, mean_exit_time
 from fpsolve.theory.bounds import Bound, all_bounds
 
 log = logging.getLogger("fpsolve")
+
+#: Where the case file names none.
+SCHEME = "dg"
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,15 @@ def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer:
     process, domain, starts = build(case, comm)
     mesh = case.mesh
     result = mean_exit_time(
-        process, domain, comm=comm, starts=starts, tolerance=mesh.tolerance, size=mesh.size, scheme=mesh.scheme,
-        degree=mesh.degree, moments=case.exit.moments, max_unknowns=mesh.max_unknowns,
+        process, domain, comm=comm, starts=starts, tolerance=mesh.tolerance, size=mesh.size,
+        scheme=mesh.scheme or SCHEME, degree=mesh.degree, moments=case.exit.moments, max_unknowns=mesh.max_unknowns,
     )  # fmt: skip
     if case.exit.bounds:
         log.info("bounds: %s", ", ".join(case.exit.bounds))
     # their search has a time budget, so ranks could find different ones
     bounds = on_root(comm, lambda: all_bounds(process, domain, case.exit.bounds))
     comparison = compare(result, bounds)
-    messages = [*result.messages, *_bound_messages(bounds), *_violations(comparison)]
+    messages = [*result.messages, *_bound_messages(bounds), *_violations(comparison), *without_schedule(case)]
     return ExitAnswer(case, result, bounds, comparison, time.perf_counter() - began, messages)
 
 
@@ -92,69 +94,15 @@ def _violations(comparison: Comparison) -> list[str]:
     return found
 
 
-def run_exit(
-    case: Case,
-    out: str | Path | None,
-    comm: MPI.Comm,
-    figures: bool = True,
-    unused_options: Callable[[], list[str]] = list,
-) -> int:
-    """Run the exit command and return its exit code. Collective.
-
-    Parameters
-    ----------
-    case : Case
-    out : path, optional
-        Directory of the results; ``results/<name of the case>`` when not given.
-    figures : bool
-        Whether to draw PNG figures.
-    unused_options : callable
-        Returns the PETSc options that nothing has looked at, after the run.
-
-    Raises
-    ------
-    InputError, NoFiniteAnswer, NotConverged
-        On every rank. Nothing is written then, and an older summary.json of the directory is gone.
-    """
-    directory = Path(out) if out is not None else Path("results") / case.name
-    on_root(comm, lambda: _prepare(directory))
-    answer = answer_exit(case, comm)
-    log.info("fields")
-    files, problems = _write_extra("fpsolve.app.fields", "write_fields", (answer.result, directory))
-    if figures:
-        log.info("figures")
-        more, other = _write_extra("fpsolve.app.figures", "exit_figures", (answer.result, answer.bounds, directory))
-        files, problems = files + more, problems + other
-    unused = unused_options()
-    if unused:
-        problems.append(f"warning: unused PETSc options: {' '.join(unused)}")
-    answer.messages.extend(problems)
-    summary = exit_summary(answer)
-    on_root(comm, lambda: write_json(directory / "summary.json", summary))
-    if comm.rank == 0:
-        print(exit_table(answer, [directory / "summary.json", *files]), flush=True)
-    return answer.exit_code
+def run_exit(case: Case, comm: MPI.Comm, settings: Settings) -> int:
+    """Run the exit command and return its exit code; see `fpsolve.app.run.run`. Collective."""
+    command = Command(lambda _: answer_exit(case, comm), exit_summary, exit_table, _extras)
+    return run(command, case, comm, settings)
 
 
-def _prepare(directory: Path) -> None:
-    """Make the directory before hours of work, and remove an older answer: a failed run must not seem answered."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".fpsolve-probe"
-        probe.touch()
-        probe.unlink()
-        (directory / "summary.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError("--out", str(directory), "a directory that can be written", f"{error.strerror}.") from None
-
-
-def _write_extra(module: str, name: str, arguments: tuple[object, ...]) -> tuple[list[Path], list[str]]:
-    """Write figures or fields; a failure becomes a message, since the numbers are more important. Collective."""
-    try:
-        written = getattr(importlib.import_module(module), name)(*arguments)
-        return [Path(file) for file in written or []], []
-    except Exception as error:
-        what = module.rsplit(".", 1)[-1]
-        log.debug("%s failed", what, exc_info=True)
-        text = " ".join(str(error).split())
-        return [], [f"warning: no {what}: {type(error).__name__}: {text}"]
+def _extras(answer: ExitAnswer, directory: Path) -> list[Extra]:
+    result = answer.result
+    return [
+        Extra("fields", "fpsolve.app.fields", "write_fields", (result, directory)),
+        Extra("figures", "fpsolve.app.figures", "exit_figures", (result, answer.bounds, directory)),
+    ]

@@ -84,8 +84,11 @@ class Generator:
     def mass_matrix(self) -> PETSc.Mat:
         """Return ∫ φ_i φ_j on the free unknowns; its row sums where the scheme lumps. Collective."""
         if self.scheme == "sg":
-            lumped = PETSc.Mat().createDiagonal(self.mass)
-            return lumped.convert("aij")
+            # not createDiagonal().convert("aij"), which gives a wrong matrix on several ranks (PETSc 3.22)
+            lumped = PETSc.Mat().createAIJ(self.matrix.getSizes(), nnz=(1, 0), comm=self.space.mesh.comm)
+            lumped.setDiagonal(self.mass)
+            lumped.assemble()
+            return lumped
         u, v = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
         dx = measures(self.space.mesh, self.boundary, self.degree)[0]
         whole = assemble_matrix(fem.form(u * v * dx))
@@ -98,9 +101,13 @@ class Generator:
 
     def solver(self) -> Solver:
         """Return a solver of B and Bᵀ: direct below a size, else two-level Krylov. Collective."""
+        return self.solver_of(self.matrix)
+
+    def solver_of(self, matrix: PETSc.Mat, reproducible: bool = False) -> Solver:
+        """Return a solver of another matrix on the same unknowns, such as M + s B. Collective."""
         dimension = self.space.mesh.topology.dim
         direct = self.unknowns <= DIRECT_LIMIT[dimension]
-        return Solver(self.matrix, dimension, None if direct else self._from_linear())
+        return Solver(matrix, dimension, None if direct else self._from_linear(), reproducible=reproducible)
 
     def _from_linear(self) -> PETSc.Mat | None:
         """Return the embedding of continuous linear elements, the coarse level of Krylov solves. Collective."""

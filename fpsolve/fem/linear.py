@@ -16,6 +16,11 @@ log = logging.getLogger("fpsolve")
 
 #: Unknowns up to which a sparse factorisation is the default, by dimension.
 DIRECT_LIMIT = {1: 5_000_000, 2: 800_000, 3: 60_000}
+#: Unknowns up to which every rank may factorise the whole matrix by itself: reproducible to the last bit, which a
+#: distributed MUMPS is not (its sums depend on which message comes first), and on few ranks not slower in the solves.
+REPRODUCIBLE_LIMIT = 40_000
+#: Prefix of the options of the factorisation inside `redundant`.
+INNER = "fpsolve_inner_"
 
 
 class Solver:
@@ -31,12 +36,20 @@ class Solver:
         From continuous linear elements to the matrix's space; enables the two-level preconditioner.
     rtol : float
         Relative residual of Krylov solves.
+    reproducible : bool
+        Give the same bits each time on the same ranks, where the size allows it (`REPRODUCIBLE_LIMIT`).
     """
 
     def __init__(
-        self, matrix: PETSc.Mat, dimension: int, prolongation: PETSc.Mat | None = None, rtol: float = 1e-11
+        self,
+        matrix: PETSc.Mat,
+        dimension: int,
+        prolongation: PETSc.Mat | None = None,
+        rtol: float = 1e-11,
+        reproducible: bool = False,
     ) -> None:
         self.matrix = matrix
+        self.redundant = reproducible and matrix.getComm().size > 1 and matrix.getSize()[0] <= REPRODUCIBLE_LIMIT
         self.direct = matrix.getSize()[0] <= DIRECT_LIMIT[dimension]
         self.prolongation = prolongation
         self.rtol = rtol
@@ -50,7 +63,7 @@ class Solver:
         ksp.setOperators(matrix)
         ksp.setErrorIfNotConverged(True)
         if self.direct:
-            use_direct(ksp)
+            use_redundant(ksp) if self.redundant else use_direct(ksp)
         else:
             coarse = use_two_level(ksp, self.prolongation, self.rtol)
             self._coarse += [coarse] if coarse is not None else []
@@ -120,6 +133,25 @@ def use_direct(ksp: PETSc.KSP) -> None:
             factored = pc.getFactorMatrix()
             factored.setMumpsIcntl(14, 60)  # spare workspace: the diffusion may be far from symmetric
         return
+
+
+def use_redundant(ksp: PETSc.KSP) -> None:
+    """Set a factorisation of the whole matrix on every rank."""
+    ksp.setType("preonly")
+    pc = ksp.getPC()
+    pc.setType("redundant")
+    options = PETSc.Options()
+    inner = {f"{INNER}redundant_pc_type": "lu", f"{INNER}redundant_pc_factor_mat_solver_type": "mumps"}
+    for key, value in inner.items():
+        options[key] = value
+    pc.setOptionsPrefix(INNER)
+    pc.setFromOptions()
+    try:
+        pc.setUp()
+    finally:
+        for key in inner:
+            options.delValue(key)
+        pc.setOptionsPrefix("")
 
 
 def use_two_level(ksp: PETSc.KSP, prolongation: PETSc.Mat | None, rtol: float) -> PETSc.Mat | None:

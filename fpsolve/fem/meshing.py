@@ -5,7 +5,6 @@ The mesh is a function of domain, size and order alone: it does not depend on th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,8 @@ import basix.ufl
 import numpy as np
 import ufl
 from dolfinx.mesh import (
-    GhostMode,
     Mesh,
     MeshTags,
-    create_cell_partitioner,
     create_mesh,
     exterior_facet_indices,
     meshtags,
@@ -28,12 +25,13 @@ from fpsolve.errors import InputError
 from fpsolve.fem.curved import CELLS, MAX_ORDER, lattice
 from fpsolve.fem.gmsh_geometry import MeshingError
 from fpsolve.fem.parallel import on_root
+from fpsolve.fem.partition import cell_partitioner
 from fpsolve.fem.shapes import NodalMesh, mesh_of
 from fpsolve.fem.spacing import SizeField, checked_size
 from fpsolve.model.domains import Domain, MeshFile
 from fpsolve.model.simplices import match_rows
 
-__all__ = ["MeshingError", "SizeField", "Triangulation", "make_mesh", "partitioner"]
+__all__ = ["MeshingError", "SizeField", "Triangulation", "make_mesh"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,8 @@ def make_mesh(domain: Domain, size: float | SizeField, order: int, comm: MPI.Com
         cells, nodes = made[0].cells, made[0].nodes
     else:
         cells, nodes = np.empty((0, len(lattice(d, degree))), dtype=np.int64), np.empty((0, d))
-    distributed = create_mesh(comm, cells=cells, x=nodes, e=_coordinate_element(d, degree), partitioner=partitioner())
+    owners = cell_partitioner(cells, nodes)
+    distributed = create_mesh(comm, cells=cells, x=nodes, e=_coordinate_element(d, degree), partitioner=owners)
     return Triangulation(distributed, _tag(distributed, facets, labels), parts)
 
 
@@ -107,15 +106,6 @@ def _checked_order(order: object, domain: Domain) -> int:
 def _coordinate_element(d: int, order: int) -> ufl.Mesh:
     name = ("interval", "triangle", "tetrahedron")[d - 1]
     return ufl.Mesh(basix.ufl.element("Lagrange", name, order, basix.LagrangeVariant.equispaced, shape=(d,)))
-
-
-def partitioner() -> Callable[..., Any]:
-    """Return the cell partitioner with ghosts across shared facets, for every dolfinx from 0.9 on."""
-    ghosts = GhostMode.shared_facet
-    try:
-        return create_cell_partitioner(ghosts)
-    except TypeError:  # dolfinx 0.11 also wants the largest number of cells that share a facet
-        return create_cell_partitioner(ghosts, 2)
 
 
 def _tag(distributed: Mesh, facets: np.ndarray, labels: np.ndarray) -> MeshTags:
