@@ -26,28 +26,34 @@ from fpsolve.problems.timed_request import timed_request
 
 STEPS = 200
 LIMIT = 1.15
-DOMAIN = Box((-2.5, -2.5), (2.5, 2.5))
-PROCESS = SGD(loss="(x**2 - 1)**2 + y**2", epsilon2=0.2)
+#: Double wells on a square and in a cube.
+PLANE = SGD(loss="(x**2 - 1)**2 + y**2", epsilon2=0.2), Box((-2.5, -2.5), (2.5, 2.5))
+SPACE = (
+    SGD(loss="(x**2 - 1)**2 + y**2 + z**2", variables=("x", "y", "z"), epsilon2=0.4),
+    Box((-2.5, -2.5, -2.5), (2.5, 2.5, 2.5)),
+)
 
 
-def size_for(unknowns: int, degree: int, scheme: str) -> float:
-    """Return the mesh size that gives about that many unknowns on the square."""
-    per_area = (degree + 1) * (degree + 2) / 2 if scheme == "dg" else degree**2 / 2
-    cells = unknowns / per_area
-    return float(np.sqrt(25.0 * 4 / np.sqrt(3) / cells))
+def size_for(unknowns: int, degree: int, scheme: str, d: int) -> float:
+    """Return the mesh size that gives about that many unknowns on the square or in the cube."""
+    if d == 3:  # continuous elements: about degree³/6 unknowns for each tetrahedron of volume 0.1 h³
+        return float(5.0 * (1.75 * degree**3 / unknowns) ** (1 / 3))
+    per_cell = (degree + 1) * (degree + 2) / 2 if scheme == "dg" else degree**2 / 2
+    return float(np.sqrt(25.0 * 4 / np.sqrt(3) * per_cell / unknowns))
 
 
-def run(unknowns: int, scheme: str, degree: int, nonnegative: bool = False) -> dict[str, float]:
+def run(unknowns: int, scheme: str, degree: int, nonnegative: bool = False, d: int = 2) -> dict[str, float]:
     """Take the steps and return the seconds of each part. Collective."""
+    process, domain = PLANE if d == 2 else SPACE
     request = timed_request(
-        PROCESS, DOMAIN, "evolve", [STEPS * 0.01], scheme=scheme, degree=degree, nonnegative=nonnegative,
-        size=size_for(unknowns, degree, scheme), step=0.01,
+        process, domain, "evolve", [STEPS * 0.01], scheme=scheme, degree=degree, nonnegative=nonnegative,
+        size=size_for(unknowns, degree, scheme, d), step=0.01,
     )  # fmt: skip
     COMM.barrier()
     began = time.perf_counter()
-    discrete = discretise_evolution(PROCESS, DOMAIN, request.size or 0.0, request, COMM)
+    discrete = discretise_evolution(process, domain, request.size or 0.0, request, COMM)
     system = discrete.system
-    load, _ = start_load(gaussian_start([-1.0, 0.0], 0.1), system.generator, PROCESS, DOMAIN)
+    load, _ = start_load(gaussian_start([-1.0] + [0.0] * (d - 1), 0.1), system.generator, process, domain)
     y = start_vector(load, system.generator, lumped=nonnegative)
     linear = LinearStepper(system, request.method)
     stepper = LimitedStepper(system, linear) if nonnegative else linear
@@ -93,33 +99,39 @@ def ranks(repeats: int = 3) -> None:
     """Compare one rank with two at 300,000 unknowns, each run a process of its own, in turn."""
 
     def rows():
-        for scheme, degree in (("dg", 3), ("dg", 2)):
-            found = {1: [], 2: []}
-            for _ in range(repeats):
+        for scheme, degree, d in (("dg", 3, 2), ("dg", 2, 2), ("cg", 2, 3)):
+            found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+            for _ in range(repeats if d == 2 else 1):
                 for count in (1, 2):
-                    found[count].append(_elsewhere(count, scheme, degree))
+                    found[count].append(_elsewhere(count, scheme, degree, d))
             best = {count: min(runs, key=sum) for count, runs in found.items()}
             setup, steps = (best[1][k] / best[2][k] for k in (0, 1))
             whole = sum(best[1]) / sum(best[2])
-            yield f"{scheme}{degree}", *(f"{best[c][0]:.1f} + {best[c][1]:.1f}" for c in (1, 2)), setup, steps, whole
+            yield (
+                f"{scheme}{degree}, {d}D",
+                *(f"{best[c][0]:.1f} + {best[c][1]:.1f}" for c in (1, 2)),
+                setup,
+                steps,
+                whole,
+            )
 
     shown = (tuple(f"{e:.2f}" if isinstance(e, float) else e for e in row) for row in rows())
     table(["scheme", "1 rank: setup + steps, s", "2 ranks", "setup ratio", "steps ratio", "ratio"], shown,
           f"300,000 unknowns, {STEPS} steps, best of {repeats}")  # fmt: skip
 
 
-def _elsewhere(count: int, scheme: str, degree: int) -> tuple[float, float]:
+def _elsewhere(count: int, scheme: str, degree: int, d: int) -> tuple[float, float]:
     """Run this file on some ranks and return seconds of set-up and steps."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "PMI_", "PRTE_"))}
     clean |= {
         k: v for k, v in os.environ.items() if k.startswith(("OMPI_MCA_", "OMPI_ALLOW", "PRTE_ALLOW", "PRTE_MCA_"))
     }
-    command = ["mpirun", "-n", str(count), sys.executable, str(Path(__file__)), scheme, str(degree)]
+    command = ["mpirun", "-n", str(count), sys.executable, str(Path(__file__)), scheme, str(degree), str(d)]
     out = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout
     setup, steps = out.split()[-2:]
     return float(setup), float(steps)
 
 
 if __name__ == "__main__":
-    answer = run(300_000, sys.argv[1], int(sys.argv[2]))
+    answer = run(300_000, sys.argv[1], int(sys.argv[2]), d=int(sys.argv[3]))
     say(f"{answer['setup']} {answer['steps']}")

@@ -1,6 +1,8 @@
 """Common to all tests, serial or under mpirun."""
 
 import gc
+import re
+from functools import cache
 from pathlib import Path
 
 from mpi4py import MPI
@@ -9,16 +11,20 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "serial: starts processes itself or has no use for ranks; left out when run under mpirun"
-    )
+    config.addinivalue_line("markers", "serial: starts processes itself; left out when run under mpirun")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if MPI.COMM_WORLD.size > 1:
-        serial = [item for item in items if item.get_closest_marker("serial")]
-        items[:] = [item for item in items if not item.get_closest_marker("serial")]
+        serial = [item for item in items if item.get_closest_marker("serial") or not uses_ranks(item.path)]
+        items[:] = [item for item in items if item not in serial]
         config.hook.pytest_deselected(items=serial)
+
+
+@cache
+def uses_ranks(path: Path) -> bool:
+    """A module that never names a communicator would do the same on every rank (formulas, theory, data)."""
+    return re.search(r"\bcomm\b|COMM_", path.read_text(encoding="utf-8")) is not None
 
 
 @pytest.fixture

@@ -23,9 +23,6 @@ from fpsolve.theory.gaussian import LinearDiffusion
 from fpsolve.theory.linear import linear_diffusion
 from fpsolve.theory.timebounds import TimeBound
 
-#: Nothing here depends on the number of ranks.
-pytestmark = pytest.mark.serial
-
 Function = Callable[[np.ndarray], np.ndarray]
 TIMES = np.array([0.0, 0.1, 0.4, 1.0, 2.5, 6.0])
 

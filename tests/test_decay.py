@@ -31,9 +31,6 @@ from fpsolve.theory.linear import example5, example7, example8
 from fpsolve.theory.longtime import initial_moments, linear_bounds, truncation
 from fpsolve.theory.timebounds import TimeBound
 
-#: Nothing here depends on the number of ranks.
-pytestmark = pytest.mark.serial
-
 TIMES = np.array([0.0, 0.05, 0.3, 1.0, 3.0, 9.0])
 KINETIC = LinearDiffusion([[0, -1], [2, 0.7]], [[0, 0], [0, 0.3]], [0, 0])
 CRITICAL = LinearDiffusion([[0, -1], [1, 2]], [[0, 0], [0, 0.5]], [0, 0])

@@ -31,9 +31,6 @@ from fpsolve.theory.linear import (
     structure,
 )
 
-#: Nothing here depends on the number of ranks.
-pytestmark = pytest.mark.serial
-
 KINETIC = LinearDiffusion([[0, -1], [2, 0.7]], [[0, 0], [0, 0.3]], [0, 0])
 CHAIN = LinearDiffusion([[0, -1, 0], [0, 0, -1], [1, 2, 2]], np.diag([0, 0, 0.5]), [0, 0, 0])
 TILTED = LinearDiffusion([[1.0, 0.4], [-0.3, 2.0]], [[0.2, 0.1], [0.1, 0.05]], [0.5, -1.0])

@@ -12,9 +12,6 @@ from fpsolve.fem.rational import CRANK_NICOLSON, Rational, l_stable
 from fpsolve.model.schedule import Schedule, schedule_from
 from fpsolve.problems.march import Plan, Progress, march, replay, with_methods
 
-#: Nothing here depends on the number of ranks.
-pytestmark = pytest.mark.serial
-
 
 class Decay:
     """y' = -θ rate y by a rational method."""

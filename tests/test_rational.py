@@ -7,9 +7,6 @@ import pytest
 
 from fpsolve.fem.rational import CRANK_NICOLSON, HALF_STEPS, Rational, l_stable
 
-#: Nothing here depends on the number of ranks.
-pytestmark = pytest.mark.serial
-
 METHODS = [l_stable(order) for order in (1, 2, 3, 4)]
 
 

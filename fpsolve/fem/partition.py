@@ -17,7 +17,7 @@ from dolfinx import graph
 def coordinate_bisection(points: np.ndarray, parts: int) -> np.ndarray:
     """Return the part of each point (n, d): halves across the longest extent, again and again. Not collective."""
     owner = np.zeros(len(points), dtype=np.int32)
-    pending = [(np.arange(len(points)), 0, parts)]
+    pending: list[tuple[np.ndarray, int, int]] = [(np.arange(len(points)), 0, parts)]
     while pending:
         here, first, count = pending.pop()
         if count == 1 or not len(here):
