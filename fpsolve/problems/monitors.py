@@ -166,7 +166,10 @@ class Monitors:
         if self._entropies is None:
             return ()
         origin = self._entropies.reference.origin
-        return (f"entropies: ρ∞ {origin}; its tail below {FLOOR:g} max ρ∞ counts as one state",)
+        text = f"entropies: ρ∞ {origin}; its tail below {FLOOR:g} max ρ∞ counts as one state"
+        if self.generator.scheme != "sg":
+            text += "; small values and the production need a mesh that resolves ρ and ρ∞"
+        return (text,)
 
     def destroy(self) -> None:
         """Let go of the vectors."""
@@ -273,8 +276,9 @@ def _outward(process: Process, lower: np.ndarray, upper: np.ndarray, mean: np.nd
         for end, sign in ((lower, -1.0), (upper, 1.0)):
             foot = np.array(mean)
             foot[k] = end[k]
-            drift = float(sign * process.drift(foot[None, :])[0, k])
-            if drift > 0:
+            whole = process.drift(foot[None, :])[0]
+            drift = float(sign * whole[k])
+            if drift > 1e-9 * float(np.linalg.norm(whole)):  # not rounding
                 found.append(f"{process.variables[k]} = {end[k]:g} (outward drift {drift:.3g})")
     if not found:
         return ""

@@ -213,7 +213,8 @@ def _ranked(known: Coefficients, center: np.ndarray, largest: float) -> list[flo
 
 def cut_off(r: np.ndarray, radius: float, delta: float) -> np.ndarray:
     """Return φ(r) of paper (24): 1 up to R, 0 beyond (1+δ)R, C¹ and piecewise quadratic between."""
-    z = (np.asarray(r, dtype=float) / radius - 1) / delta
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # the radius may have shrunk to nothing
+        z = (np.asarray(r, dtype=float) / radius - 1) / delta
     return np.where(z <= 0, 1.0, np.where(z <= 0.5, 1 - 2 * z**2, np.where(z <= 1, 2 * (1 - z) ** 2, 0.0)))
 
 
