@@ -25,6 +25,8 @@ from fpsolve.problems.reference import Reference
 
 #: Width of the layer at an artificial boundary, relative to the extent of the domain in each direction.
 LAYER = 0.05
+#: How often cells on a separatrix are halved, by dimension: 5e-5 of the mass where ρ is large there (2D, h = 0.1).
+BASIN_DEPTH = {1: 30, 2: 4, 3: 3}
 #: Mass in that layer beyond which the truncation matters.
 NEGLIGIBLE = 1e-6
 #: A domain should reach this many standard deviations from the mean: a Gaussian has 1e-8 of its mass outside.
@@ -109,7 +111,11 @@ class Monitors:
         if len(self.minima):
             size = float(np.linalg.norm(np.subtract(*self.domain.bounding_box())))
             vectors += region_loads(
-                space, degree, lambda x: basin_labels(self.process, self.minima, x, size), len(self.minima)
+                space,
+                degree,
+                lambda x: basin_labels(self.process, self.minima, x, size),
+                len(self.minima),
+                BASIN_DEPTH[self.process.dimension],
             )
         return vectors
 
