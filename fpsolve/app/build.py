@@ -11,9 +11,10 @@ import numpy as np
 from fpsolve.app.case import Case, DomainCase, ProcessCase
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
+from fpsolve.model.chain import Chain, sgd_chain
 from fpsolve.model.domains import Ball, Box, Domain, Interval, MeshFile, Sublevel
 from fpsolve.model.momentum import MomentumSGD
-from fpsolve.model.process import Process, diffusion_process, formula_landscape, noise_level, sgd_process
+from fpsolve.model.process import Landscape, Process, diffusion_process, formula_landscape, noise_level, sgd_process
 from fpsolve.model.sample_data import read_csv
 from fpsolve.model.samples import SampleLandscape, sample_landscape
 
@@ -49,6 +50,20 @@ def build_process(case: ProcessCase, comm: MPI.Comm) -> Process:
         return sgd_process(landscape, noise_level(**_noise(case)))
     samples = _landscape_of_data(case, comm)
     return sgd_process(samples, noise_level(**_noise(case), samples=samples.samples))
+
+
+def build_chain(case: ProcessCase, comm: MPI.Comm) -> Chain:
+    """Return SGD itself, the Markov chain of a process with a loss or data. Collective. Raises InputError."""
+    if case.drift is not None:
+        remedy = "Give the loss and the covariance, or data."
+        raise InputError("process.drift", list(case.drift), "a loss: drift and diffusion make no chain", remedy)
+    if case.data is None:
+        landscape: Landscape = formula_landscape(case.loss, case.covariance, case.variables)
+    else:
+        landscape = _landscape_of_data(case, comm)
+    return sgd_chain(
+        landscape, case.learning_rate, case.batch_size, case.replacement, case.extra_noise, case.momentum or 0.0
+    )
 
 
 def _momentum(case: ProcessCase) -> Process:

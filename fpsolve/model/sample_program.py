@@ -208,6 +208,7 @@ def run_arrays(
     inputs : ndarray, shape (m, u)
         The u distinct inputs.
     target : ndarray, shape (N,)
+        Or, with inputs (m, n, N) and no index, shape (n, N): every point has samples of its own.
     index : ndarray of int, shape (N,), or None
         Which of the distinct inputs each sample has; None: u = N, sample k has input k.
 
@@ -216,7 +217,8 @@ def run_arrays(
     list of ndarray, each of shape (n, N)
         Read-only views where a value does not depend on the sample. May hold inf or nan.
     """
-    values: list[Any] = [column[:, None] for column in parameters.T] + [row[None] for row in inputs] + [target[None]]
+    values: list[Any] = [column[:, None] for column in parameters.T]
+    values += [row if row.ndim == 2 else row[None] for row in (*inputs, target)]
     expanded: dict[int, np.ndarray] = {}
 
     def at(register: int, level: int) -> np.ndarray:
@@ -246,7 +248,7 @@ def run_arrays(
                 if program.last_use[register] == i:
                     values[register] = None
                     expanded.pop(register, None)
-    shape = (len(parameters), len(target))
+    shape = (len(parameters), target.shape[-1])
     return [np.broadcast_to(at(register, 2), shape) for register in program.outputs]
 
 

@@ -63,6 +63,10 @@ class SampleLandscape:
         Samples are ordered by their input.
     index : ndarray of int, shape (N,), or None
         Which column of `inputs` belongs to each sample, ascending; None: one column each.
+    names : tuple of str
+        Parameters, inputs and target: the variables of `sample_loss`.
+    sample_loss : sympy.Expr
+        The loss of one sample as a formula in `names`.
     """
 
     variables: tuple[str, ...]
@@ -72,11 +76,32 @@ class SampleLandscape:
     inputs: np.ndarray
     target: np.ndarray
     index: np.ndarray | None
+    names: tuple[str, ...]
+    sample_loss: sympy.Expr
 
     @property
     def samples(self) -> int:
         """The number of samples N."""
         return len(self.target)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """Inputs and target of every sample, shape (m + 1, N), in the order of `sample_gradients`."""
+        inputs = self.inputs if self.index is None else self.inputs[:, self.index]
+        return np.ascontiguousarray(np.vstack([inputs, self.target]))
+
+    def sample_gradients(self, x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
+        """Return ∇L_k of every sample k, shape (n, N, d); of the samples `index` (n, b) only, shape (n, b, d).
+
+        No chunks: the caller bounds n·N.
+        """
+        x = np.asarray(x, dtype=float).reshape(-1, len(self.variables))
+        if index is None:
+            columns = run_arrays(self.gradient_program, x, self.inputs, self.target, self.index)
+        else:
+            own = self.table[:, np.asarray(index)]
+            columns = run_arrays(self.gradient_program, x, own[:-1], own[-1], None)
+        return np.stack(columns, axis=2)
 
     def loss(self, x: np.ndarray) -> np.ndarray:
         """Return L, shape (n,)."""
@@ -326,7 +351,7 @@ def _assemble(
     programs = [
         compile_program(entries, symbols(everything), levels) for entries in ([loss], gradient, [*gradient, *hessian])
     ]
-    return SampleLandscape(names, programs[0], programs[1], programs[2], matrix, target, index)
+    return SampleLandscape(names, programs[0], programs[1], programs[2], matrix, target, index, everything, loss)
 
 
 def _ordered(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
