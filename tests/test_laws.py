@@ -52,10 +52,9 @@ def test_eyring_kramers_in_one_dimension() -> None:
         order = orders(
             lambda e, until=until: laws.eyring_kramers_time(1.0, [[8.0]], [[-4.0]], e, until=until),
             lambda e, end=end: exact_time(lambda x: slope(x) / e, lambda x: 0 * x + e, -3.0, -1.0, end),
-            (0.04, 0.02, 0.01) if until == "minimum" else (0.02, 0.01, 0.005),
+            (0.04, 0.02, 0.01),
         )
-        # until the boundary itself the start and the end cost O(ε) as well
-        assert np.all(np.abs(order - 1) < 0.2) if until == "minimum" else np.all(order > 0.4)
+        assert np.all(np.abs(order - 1) < 0.1), until
 
 
 def test_eyring_kramers_of_a_sum_of_wells_is_that_of_the_crossed_one() -> None:
