@@ -16,7 +16,8 @@ from fpsolve.model.expressions import Formula
 from fpsolve.model.logistic import Logistic, Softplus, stable_form
 from fpsolve.model.process import noise_level, sgd_process
 from fpsolve.model.sample_data import read_csv
-from fpsolve.model.samples import BLOCK, SampleLandscape, sample_landscape
+from fpsolve.model.sample_moments import BLOCK
+from fpsolve.model.samples import SampleLandscape, sample_landscape
 
 DEMO = Path(__file__).parents[1] / "demos" / "two_parameter_model"
 MODEL = "a**2 + x*(1 + b/(1 + exp(-a*x)))"
