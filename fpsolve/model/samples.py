@@ -28,6 +28,7 @@ from fpsolve.model.sample_program import Program, compile_program, run_arrays, u
 
 __all__ = ["SampleLandscape", "SampleStatistics", "read_csv", "sample_landscape"]
 
+
 @dataclass(frozen=True, eq=False)
 class SampleLandscape(SampleMeans):
     """Loss and gradient covariance as means over samples; implements `process.Landscape`.
