@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fpsolve.app.theorems import theorems
+    from fpsolve.model.callable_loss import callable_landscape
+    from fpsolve.model.chain import Chain, sgd_chain
     from fpsolve.model.domains import Ball, Box, Interval, MeshFile, Sublevel
     from fpsolve.model.initial import DensityStart, GaussianStart, PointStart, StateStart, density_start, gaussian_start
     from fpsolve.model.momentum import MomentumSGD
@@ -22,12 +24,16 @@ if TYPE_CHECKING:
     from fpsolve.problems.noisy_limit import noisy_limit
     from fpsolve.problems.steady import steady_state
     from fpsolve.problems.steady_result import SteadyResult
+    from fpsolve.simulate.exits import ExitSample, simulate_exit
+    from fpsolve.simulate.motion import EulerMaruyama
     from fpsolve.theory import bounds
     from fpsolve.theory.evolution import evolution_bounds
     from fpsolve.theory.linear import linear_diffusion
 
 _MODULES = {
     "fpsolve.app.theorems": ("theorems",),
+    "fpsolve.model.callable_loss": ("callable_landscape",),
+    "fpsolve.model.chain": ("Chain", "sgd_chain"),
     "fpsolve.model.domains": ("Ball", "Box", "Interval", "MeshFile", "Sublevel"),
     "fpsolve.model.initial": (
         "DensityStart",
@@ -56,6 +62,8 @@ _MODULES = {
     "fpsolve.problems.noisy_limit": ("noisy_limit",),
     "fpsolve.problems.steady": ("steady_state",),
     "fpsolve.problems.steady_result": ("SteadyResult",),
+    "fpsolve.simulate.exits": ("ExitSample", "simulate_exit"),
+    "fpsolve.simulate.motion": ("EulerMaruyama",),
     "fpsolve.theory": ("bounds",),
     "fpsolve.theory.evolution": ("evolution_bounds",),
     "fpsolve.theory.linear": ("linear_diffusion",),
@@ -65,9 +73,12 @@ __all__ = [
     "BackwardResult",
     "Ball",
     "Box",
+    "Chain",
     "DensityStart",
+    "EulerMaruyama",
     "EvolveResult",
     "ExitResult",
+    "ExitSample",
     "GaussianStart",
     "Interval",
     "MeshFile",
@@ -80,6 +91,7 @@ __all__ = [
     "Sublevel",
     "backward",
     "bounds",
+    "callable_landscape",
     "compare",
     "density_start",
     "diffusion_process",
@@ -93,7 +105,9 @@ __all__ = [
     "read_csv",
     "sample_landscape",
     "schedule_from",
+    "sgd_chain",
     "sgd_process",
+    "simulate_exit",
     "steady_state",
     "theorems",
     "with_epsilon2",

@@ -1,0 +1,1 @@
+"""The particle side: SGD itself, noisy and momentum SGD, and Euler-Maruyama of the diffusion, path by path."""

@@ -1,0 +1,151 @@
+"""Paths in blocks: each with its own random numbers, dealt to the ranks, the same on any number of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpsolve.errors import InputError
+from fpsolve.model.domains import Domain
+from fpsolve.simulate import kernels
+from fpsolve.simulate.motion import Motion
+from fpsolve.simulate.region import Region
+from fpsolve.simulate.vectorised import leave_domain
+
+log = logging.getLogger("fpsolve")
+
+T = TypeVar("T")
+#: Seconds between two reports, and the length of a call of the kernel that is aimed at.
+REPORT, CALL = 10.0, 0.5
+
+
+class Block:
+    """Paths from one start that advance together."""
+
+    def __init__(
+        self, motion: Motion, region: Region | None, domain: Domain | None, start: np.ndarray, paths: int,
+        rng: np.random.Generator, observe: Any = None, observables: int = 0,
+    ) -> None:  # fmt: skip
+        d = motion.matrices
+        self.motion, self.rng = motion, rng
+        self.x = np.tile(start, (paths, 1))
+        self.before = np.empty((paths if d else 0, motion.width))
+        self.a = np.zeros((paths if d else 0, d, d))
+        self.active, self.inside = np.arange(paths), paths
+        self.tick, self.taken = 0, 0
+        self.steps, self.when = np.zeros(paths, dtype=np.int64), np.full(paths, np.inf)
+        self.sums = np.zeros((paths, observables))
+        self._parameters = motion.parameters(paths)
+        self._observe, self._ticks = observe, 64
+        everywhere = (kernels.EVERYWHERE, *(np.zeros(0, dtype=t) for t in (float, float, bool, bool, float)), 0.0)
+        self._region = everywhere if region is None else region
+        self._leave = kernels.leave if region is not None or domain is None else leave_domain(domain, motion.bridge)
+
+    def advance(self, until: int | None = None) -> Iterator[None]:
+        """Take steps until that many have been taken or no path is inside; hands over control now and then."""
+        while self.inside and (until is None or self.tick < until):
+            ticks = self._ticks if until is None else min(self._ticks, until - self.tick)
+            began = time.perf_counter()
+            self._run(ticks)
+            if ticks == self._ticks:
+                seconds = time.perf_counter() - began
+                self._ticks = max(1, min(4 * ticks, int(ticks * CALL / max(seconds, 1e-6))))
+            yield
+
+    def _run(self, ticks: int) -> None:
+        m = self.motion
+        state = (self.rng, self.x, self.before, self.a, self.active)
+        ends = (self._region, m.bridge, m.step_time, self.steps, self.when)
+        if m.kernel is not None and self._leave is kernels.leave:
+            run = kernels.run_kernel(m.kernel, self._observe)
+            arguments = (self.inside, self.tick, ticks, self._parameters, *ends, self.sums)
+            self.inside, taken = run(*state, *arguments)
+            self.taken += taken
+        else:
+            step = m.kernel or m.vectorised
+            for tick in range(self.tick, self.tick + ticks):
+                if self.inside == 0:
+                    break
+                step(*state, self.inside, tick, self._parameters)
+                self.taken += self.inside
+                self.inside = self._leave(*state, self.inside, tick, *ends)
+                if self._observe is not None:
+                    self._observe(self.x, self.active, self.inside, self.sums)
+        self.tick += ticks
+
+
+@dataclass(frozen=True)
+class Share:
+    """A block's place: the number of the start, of the block, and how many paths it has."""
+
+    start: int
+    number: int
+    paths: int
+
+
+def shares(starts: int, paths: int, block: int) -> list[Share]:
+    """Return the blocks of all starts, in order."""
+    sizes = [min(block, paths - first) for first in range(0, paths, block)]
+    return [Share(start, number, size) for start in range(starts) for number, size in enumerate(sizes)]
+
+
+def generator(seed: int, share: Share) -> np.random.Generator:
+    """Return the random numbers of a block."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(share.start, share.number))
+    return np.random.Generator(np.random.PCG64DXSM(sequence))
+
+
+def deal(comm: MPI.Comm, every: Sequence[Share], work: Callable[[Share, Progress], T]) -> list[T]:
+    """Return the results of all blocks, in order, on every rank; each rank works on its own. Collective.
+
+    An error on one rank is raised on all.
+    """
+    mine: list[T] = []
+    error: BaseException | None = None
+    progress = Progress(comm.rank == 0, sum(share.paths for share in every[comm.rank :: comm.size]), comm.size)
+    try:
+        for share in every[comm.rank :: comm.size]:
+            mine.append(work(share, progress))
+    except Exception as problem:
+        error = problem
+    outcomes = comm.allgather((mine, error))
+    for _, problem in outcomes:
+        if problem is not None:
+            raise problem
+    return [outcomes[k % comm.size][0][k // comm.size] for k in range(len(every))]
+
+
+class Progress:
+    """Reports on long runs, on one rank."""
+
+    def __init__(self, loud: bool, paths: int, ranks: int) -> None:
+        self.loud, self.paths, self.ranks = loud, paths, ranks
+        self.done, self.steps, self.last = 0, 0, time.monotonic()
+
+    def report(self, block: Block) -> None:
+        """Say how far the run is, if the last word was long ago."""
+        if not self.loud or time.monotonic() - self.last < REPORT:
+            return
+        self.last = time.monotonic()
+        finished = self.done + len(block.x) - block.inside
+        where = " of this rank" if self.ranks > 1 else ""
+        log.info("simulate: %d of %d paths%s, %.3g steps", finished, self.paths, where, self.steps + block.taken)
+
+    def finish(self, block: Block) -> None:
+        """Count a block that is done."""
+        self.done += len(block.x)
+        self.steps += block.taken
+
+
+def check_counts(paths: object, seed: object) -> None:
+    """Raise InputError unless these are an integer >= 1 and one >= 0."""
+    for key, value, least in (("paths", paths, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(key, value, f"an integer of at least {least}")
