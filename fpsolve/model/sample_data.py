@@ -142,8 +142,15 @@ def _check_rows(path: str | Path, data: Mapping[str, np.ndarray], key: str) -> N
         raise InputError(key, str(path), "at least two rows", ONE_SAMPLE if count else "The file has none.")
 
 
-def check_data(data: Mapping[str, np.ndarray], columns: Sequence[str], key: str) -> dict[str, np.ndarray]:
+def check_data(
+    data: Mapping[str, np.ndarray], columns: Sequence[str], key: str, vectors: bool = False
+) -> dict[str, np.ndarray]:
     """Return the wanted columns as float arrays of one length N >= 2 with finite entries.
+
+    Parameters
+    ----------
+    vectors : bool
+        Whether a column may hold an array for each sample, shape (N, …).
 
     Raises
     ------
@@ -158,11 +165,11 @@ def check_data(data: Mapping[str, np.ndarray], columns: Sequence[str], key: str)
             values = np.array(data[name], dtype=float)
         except (TypeError, ValueError):
             raise InputError(f"{key}.{name}", data[name], "numbers") from None
-        if values.ndim != 1:
+        if values.ndim != 1 and not (vectors and values.ndim > 1):
             raise InputError(f"{key}.{name}", values.shape, "a one-dimensional array, one number for each sample")
-        bad = np.flatnonzero(~np.isfinite(values))
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         if len(bad):
-            raise InputError(f"{key}.{name}", float(values[bad[0]]), "finite numbers", f"Row {bad[0] + 1} is not.")
+            raise InputError(f"{key}.{name}", values[bad[0]].tolist(), "finite numbers", f"Row {bad[0] + 1} is not.")
         result[name] = values
     lengths = {name: len(values) for name, values in result.items()}
     if len(set(lengths.values())) > 1:

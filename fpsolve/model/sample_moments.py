@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -49,13 +49,16 @@ class SampleMeans(ABC):
     """
 
     variables: tuple[str, ...]
-    #: Whether the terms are computed by code that lets other threads run.
-    threaded: ClassVar[bool] = True
 
     @property
     @abstractmethod
     def samples(self) -> int:
         """The number of samples N."""
+
+    @property
+    def threaded(self) -> bool:
+        """Whether the terms are computed by code that lets other threads run."""
+        return True
 
     @abstractmethod
     def columns(self, kind: Kind, x: np.ndarray, start: int, stop: int) -> list[np.ndarray]:
