@@ -10,30 +10,37 @@ if TYPE_CHECKING:
     from fpsolve.app.theorems import theorems
     from fpsolve.model.callable_loss import callable_landscape
     from fpsolve.model.chain import Chain, sgd_chain
+    from fpsolve.model.covariance_rank import covariance_spectrum
     from fpsolve.model.domains import Ball, Box, Interval, MeshFile, Sublevel
     from fpsolve.model.initial import DensityStart, GaussianStart, PointStart, StateStart, density_start, gaussian_start
     from fpsolve.model.momentum import MomentumSGD
     from fpsolve.model.process import SGD, Process, diffusion_process, noise_level, sgd_process, with_epsilon2
+    from fpsolve.model.sample_data import read_samples
     from fpsolve.model.samples import read_csv, sample_landscape
     from fpsolve.model.schedule import Schedule, schedule_from
+    from fpsolve.model.subspace import neglected, restrict
     from fpsolve.problems.backward import backward
     from fpsolve.problems.compare import compare
     from fpsolve.problems.evolution import BackwardResult, EvolveResult
     from fpsolve.problems.evolve import evolve
     from fpsolve.problems.exit import ExitResult, mean_exit_time
     from fpsolve.problems.noisy_limit import noisy_limit
+    from fpsolve.problems.splitting import MassSplitting, mass_splitting, steady_mixture
     from fpsolve.problems.steady import steady_state
     from fpsolve.problems.steady_result import SteadyResult
+    from fpsolve.problems.wells import WellChain, well_chain
     from fpsolve.simulate.exits import ExitSample, simulate_exit
     from fpsolve.simulate.motion import EulerMaruyama
     from fpsolve.theory import bounds
     from fpsolve.theory.evolution import evolution_bounds
     from fpsolve.theory.linear import linear_diffusion
+    from fpsolve.theory.mixture import GaussianMixture, LocalGaussian, gaussian_mixture, local_gaussians
 
 _MODULES = {
     "fpsolve.app.theorems": ("theorems",),
     "fpsolve.model.callable_loss": ("callable_landscape",),
     "fpsolve.model.chain": ("Chain", "sgd_chain"),
+    "fpsolve.model.covariance_rank": ("covariance_spectrum",),
     "fpsolve.model.domains": ("Ball", "Box", "Interval", "MeshFile", "Sublevel"),
     "fpsolve.model.initial": (
         "DensityStart",
@@ -52,21 +59,26 @@ _MODULES = {
         "sgd_process",
         "with_epsilon2",
     ),
+    "fpsolve.model.sample_data": ("read_samples",),
     "fpsolve.model.samples": ("read_csv", "sample_landscape"),
     "fpsolve.model.schedule": ("Schedule", "schedule_from"),
+    "fpsolve.model.subspace": ("neglected", "restrict"),
     "fpsolve.problems.backward": ("backward",),
     "fpsolve.problems.compare": ("compare",),
     "fpsolve.problems.evolution": ("BackwardResult", "EvolveResult"),
     "fpsolve.problems.evolve": ("evolve",),
     "fpsolve.problems.exit": ("ExitResult", "mean_exit_time"),
     "fpsolve.problems.noisy_limit": ("noisy_limit",),
+    "fpsolve.problems.splitting": ("MassSplitting", "mass_splitting", "steady_mixture"),
     "fpsolve.problems.steady": ("steady_state",),
     "fpsolve.problems.steady_result": ("SteadyResult",),
+    "fpsolve.problems.wells": ("WellChain", "well_chain"),
     "fpsolve.simulate.exits": ("ExitSample", "simulate_exit"),
     "fpsolve.simulate.motion": ("EulerMaruyama",),
     "fpsolve.theory": ("bounds",),
     "fpsolve.theory.evolution": ("evolution_bounds",),
     "fpsolve.theory.linear": ("linear_diffusion",),
+    "fpsolve.theory.mixture": ("GaussianMixture", "LocalGaussian", "gaussian_mixture", "local_gaussians"),
 }
 __all__ = [
     "SGD",
@@ -79,8 +91,11 @@ __all__ = [
     "EvolveResult",
     "ExitResult",
     "ExitSample",
+    "GaussianMixture",
     "GaussianStart",
     "Interval",
+    "LocalGaussian",
+    "MassSplitting",
     "MeshFile",
     "MomentumSGD",
     "PointStart",
@@ -89,27 +104,37 @@ __all__ = [
     "StateStart",
     "SteadyResult",
     "Sublevel",
+    "WellChain",
     "backward",
     "bounds",
     "callable_landscape",
     "compare",
+    "covariance_spectrum",
     "density_start",
     "diffusion_process",
     "evolution_bounds",
     "evolve",
+    "gaussian_mixture",
     "gaussian_start",
     "linear_diffusion",
+    "local_gaussians",
+    "mass_splitting",
     "mean_exit_time",
+    "neglected",
     "noise_level",
     "noisy_limit",
     "read_csv",
+    "read_samples",
+    "restrict",
     "sample_landscape",
     "schedule_from",
     "sgd_chain",
     "sgd_process",
     "simulate_exit",
+    "steady_mixture",
     "steady_state",
     "theorems",
+    "well_chain",
     "with_epsilon2",
 ]
 
