@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fpsolve.problems.wells import WellChain, well_chain
     from fpsolve.simulate.exits import ExitSample, simulate_exit
     from fpsolve.simulate.motion import EulerMaruyama
+    from fpsolve.simulate.paths import PathSample, simulate_paths
     from fpsolve.theory import bounds
     from fpsolve.theory.evolution import evolution_bounds
     from fpsolve.theory.linear import linear_diffusion
@@ -75,6 +76,7 @@ _MODULES = {
     "fpsolve.problems.wells": ("WellChain", "well_chain"),
     "fpsolve.simulate.exits": ("ExitSample", "simulate_exit"),
     "fpsolve.simulate.motion": ("EulerMaruyama",),
+    "fpsolve.simulate.paths": ("PathSample", "simulate_paths"),
     "fpsolve.theory": ("bounds",),
     "fpsolve.theory.evolution": ("evolution_bounds",),
     "fpsolve.theory.linear": ("linear_diffusion",),
@@ -98,6 +100,7 @@ __all__ = [
     "MassSplitting",
     "MeshFile",
     "MomentumSGD",
+    "PathSample",
     "PointStart",
     "Process",
     "Schedule",
@@ -131,6 +134,7 @@ __all__ = [
     "sgd_chain",
     "sgd_process",
     "simulate_exit",
+    "simulate_paths",
     "steady_mixture",
     "steady_state",
     "theorems",
