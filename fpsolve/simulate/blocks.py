@@ -116,9 +116,9 @@ def deal(comm: MPI.Comm, every: Sequence[Share], work: Callable[[Share, Progress
     except Exception as problem:
         error = problem
     outcomes = comm.allgather((mine, error))
-    for _, problem in outcomes:
-        if problem is not None:
-            raise problem
+    first = next((failure for _, failure in outcomes if failure is not None), None)
+    if first is not None:
+        raise first
     return [outcomes[k % comm.size][0][k // comm.size] for k in range(len(every))]
 
 

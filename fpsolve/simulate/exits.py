@@ -16,7 +16,7 @@ from fpsolve.errors import InputError
 from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
 from fpsolve.simulate.blocks import Block, Progress, Share, check_counts, deal, generator, shares
-from fpsolve.simulate.motion import EulerMaruyama, motion_of
+from fpsolve.simulate.motion import EulerMaruyama, motion_of, state_of
 from fpsolve.simulate.region import region_of, state_starts
 
 #: Half the width of a 95 % interval in standard errors.
@@ -167,17 +167,16 @@ def simulate_exit(
     check_counts(paths, seed)
     if max_time is not None and not 0 < max_time < math.inf:
         raise InputError("max_time", max_time, "a positive number")
-    rough = motion_of(source, shuffle)
-    rows = state_starts(starts, rough.positions, rough.width, domain)
+    names, positions = state_of(source)
+    rows = state_starts(starts, positions, len(names), domain)
     motion = motion_of(source, shuffle, rows)
     region = region_of(domain, motion.bridge, motion.velocities)
     most = None if max_time is None else math.ceil(max_time / motion.step_time * (1 - 1e-12))
 
     def work(share: Share, progress: Progress) -> tuple[np.ndarray, np.ndarray, int, float]:
         block = Block(motion, region, domain, rows[share.start], share.paths, generator(seed, share))
-        if not progress.steps:
-            for _ in block.advance(0 if most == 0 else 1):  # compiles
-                pass
+        if not progress.done:
+            next(block.advance(1))  # compiles, which is no part of the rate
         clock = time.perf_counter()
         for _ in block.advance(most):
             progress.report(block)

@@ -66,8 +66,8 @@ class Motion:
     ----------
     names : tuple of str
         The coordinates of the state: positions, then velocities v = z/√η with momentum.
-    positions, width : int
-        How many are positions; how many there are.
+    positions : int
+        How many of them are positions.
     step_time : float
         The time of one step.
     bridge : bool
@@ -85,7 +85,6 @@ class Motion:
 
     names: tuple[str, ...]
     positions: int
-    width: int
     step_time: float
     bridge: bool
     velocities: bool
@@ -96,12 +95,34 @@ class Motion:
     matrices: int = 0
 
     @property
+    def width(self) -> int:
+        """The number of coordinates."""
+        return len(self.names)
+
+    @property
     def block(self) -> int:
         """How many paths advance together."""
         return BLOCK if self.samples == 0 else max(1, min(BLOCK, ORDER_ENTRIES // self.samples))
 
 
-def motion_of(source: Chain | EulerMaruyama, shuffle: bool = False, near: np.ndarray | None = None) -> Motion:
+def state_of(source: Chain | EulerMaruyama) -> tuple[tuple[str, ...], int]:
+    """Return the names of the coordinates of the state and how many of them are positions.
+
+    Raises
+    ------
+    InputError
+        If it is neither a chain nor Euler-Maruyama.
+    """
+    if isinstance(source, EulerMaruyama):
+        return source.process.variables, source.process.dimension
+    if not isinstance(source, Chain):
+        raise InputError("chain", source, "a Chain or EulerMaruyama")
+    names = tuple(source.landscape.variables)
+    velocities = tuple(f"v_{name}" for name in names) if source.momentum else ()
+    return names + velocities, len(names)
+
+
+def motion_of(source: Chain | EulerMaruyama, shuffle: bool, near: np.ndarray) -> Motion:
     """Return the step of a chain or of Euler-Maruyama.
 
     Parameters
@@ -110,7 +131,7 @@ def motion_of(source: Chain | EulerMaruyama, shuffle: bool = False, near: np.nda
     shuffle : bool
         Batches are cut from a random permutation of all samples, a new one for each epoch; samples beyond the last
         full batch are left out of that epoch.
-    near : ndarray, shape (n, d), optional
+    near : ndarray, shape (n, d)
         Points at which a process is compared with the drift and noise of its landscape: where they are equal, the
         landscape's formulas are compiled.
 
@@ -121,22 +142,14 @@ def motion_of(source: Chain | EulerMaruyama, shuffle: bool = False, near: np.nda
     """
     if isinstance(source, EulerMaruyama):
         return _diffusion(source, shuffle, near)
-    if not isinstance(source, Chain):
-        raise InputError("chain", source, "a Chain or EulerMaruyama")
     return _gaussian_chain(source, shuffle) if source.law == "gaussian" else _sample_chain(source, shuffle)
-
-
-def _state(chain: Chain) -> tuple[tuple[str, ...], int, int]:
-    names = tuple(chain.landscape.variables)
-    velocities = tuple(f"v_{name}" for name in names) if chain.momentum else ()
-    return names + velocities, len(names), len(names) + len(velocities)
 
 
 def _sample_chain(chain: Chain, shuffle: bool) -> Motion:
     landscape, size = chain.landscape, chain.batch_size
     assert isinstance(landscape, SampleGradients)  # the law has been checked
     samples = landscape.samples
-    names, d, width = _state(chain)
+    names, d = state_of(chain)
     if shuffle and not chain.replacement:
         remedy = "Batches of an epoch never share a sample."
         raise InputError("replacement", chain.replacement, "true, the default, with epoch shuffling", remedy)
@@ -152,13 +165,12 @@ def _sample_chain(chain: Chain, shuffle: bool) -> Motion:
     numbers = (eta, size, epoch, chain.momentum, math.sqrt(eta), eta * math.sqrt(chain.extra_noise))
 
     def parameters(paths: int) -> tuple[Any, ...]:
-        order = np.zeros((1, 1), dtype=np.int32)
-        if epoch:
-            order = np.tile(np.arange(samples, dtype=np.int32), (paths, 1))
+        rows, columns = (paths, samples) if epoch else (1, 1)
+        order = np.tile(np.arange(columns, dtype=np.int32), (rows, 1))
         return (table, order, *numbers)
 
     return Motion(
-        names, d, width, chain.step_time, False, momentum, kernel, samples_step(landscape, d, momentum), parameters,
+        names, d, chain.step_time, False, momentum, kernel, samples_step(landscape, d, momentum), parameters,
         samples=samples if epoch else 0,
     )  # fmt: skip
 
@@ -166,7 +178,7 @@ def _sample_chain(chain: Chain, shuffle: bool) -> Motion:
 def _gaussian_chain(chain: Chain, shuffle: bool) -> Motion:
     if shuffle:
         raise InputError("shuffle", shuffle, "false: Gaussian noise knows no epochs")
-    names, d, width = _state(chain)
+    names, d = state_of(chain)
     level, landscape = chain.level, chain.landscape
     strength = level.epsilon2 * level.scale
 
@@ -183,11 +195,11 @@ def _gaussian_chain(chain: Chain, shuffle: bool) -> Motion:
     kernel = kernels.gaussian_kernel(coefficients, d, momentum) if coefficients is not None else None
     step = gaussian_step(drift, diffusion, d, momentum)
     return Motion(
-        names, d, width, chain.step_time, False, momentum, kernel, step, lambda paths: numbers, matrices=d
+        names, d, chain.step_time, False, momentum, kernel, step, lambda paths: numbers, matrices=d
     )  # fmt: skip
 
 
-def _diffusion(source: EulerMaruyama, shuffle: bool, near: np.ndarray | None) -> Motion:
+def _diffusion(source: EulerMaruyama, shuffle: bool, near: np.ndarray) -> Motion:
     process, d = source.process, source.process.dimension
     if shuffle:
         raise InputError("shuffle", shuffle, "false: the diffusion knows no epochs")
@@ -196,7 +208,7 @@ def _diffusion(source: EulerMaruyama, shuffle: bool, near: np.ndarray | None) ->
     drift, diffusion = process.drift, process.diffusion
     if isinstance(drift, Formula) and isinstance(diffusion, Formula):
         coefficients = formula_coefficients(drift.entries, diffusion.entries, process.variables)
-    elif process.landscape is not None and process.epsilon2 is not None and near is not None:
+    elif process.landscape is not None and process.epsilon2 is not None:
         strength, extra = process.epsilon2 * process.covariance_scale, process.extra_diffusion
         if _same(process, process.landscape, strength, extra, near):
             coefficients, *data = _landscape_code(process.landscape)  # type: ignore[assignment]
@@ -204,7 +216,7 @@ def _diffusion(source: EulerMaruyama, shuffle: bool, near: np.ndarray | None) ->
     kernel = kernels.gaussian_kernel(coefficients, d, False) if coefficients is not None else None
     velocities = isinstance(process, KineticProcess)
     return Motion(
-        process.variables, d, d, float(source.step), source.bridge, velocities, kernel,
+        process.variables, d, float(source.step), source.bridge, velocities, kernel,
         gaussian_step(drift, diffusion, d, False), lambda paths: numbers, matrices=d,
     )  # fmt: skip
 
