@@ -11,12 +11,13 @@ import numpy as np
 from fpsolve.app.case import Case, DomainCase, ProcessCase
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
-from fpsolve.model.chain import Chain, sgd_chain
+from fpsolve.model.chain import Chain, SampleGradients, sgd_chain
 from fpsolve.model.domains import Ball, Box, Domain, Interval, MeshFile, Sublevel
 from fpsolve.model.momentum import MomentumSGD
 from fpsolve.model.process import Landscape, Process, diffusion_process, formula_landscape, noise_level, sgd_process
-from fpsolve.model.sample_data import read_csv
+from fpsolve.model.sample_data import read_samples
 from fpsolve.model.samples import SampleLandscape, sample_landscape
+from fpsolve.model.subspace import restrict
 
 #: n·a n below this part of tr a counts as zero, as in `fpsolve.fem.boundary`.
 TANGENTIAL = 1e-6
@@ -45,11 +46,27 @@ def build_process(case: ProcessCase, comm: MPI.Comm) -> Process:
         return _momentum(case)
     if case.drift is not None:
         return diffusion_process(case.drift, case.diffusion or (), case.variables)
+    landscape = build_landscape(case, comm)
+    samples = landscape.samples if isinstance(landscape, SampleGradients) else None
+    return sgd_process(landscape, noise_level(**_noise(case), samples=samples))
+
+
+def build_landscape(case: ProcessCase, comm: MPI.Comm) -> Landscape:
+    """Return loss and covariance of a process that has them, on its subspace if it has one. Collective.
+
+    Raises
+    ------
+    InputError
+        On every rank.
+    """
     if case.data is None:
-        landscape = formula_landscape(case.loss, case.covariance, case.variables)
-        return sgd_process(landscape, noise_level(**_noise(case)))
-    samples = _landscape_of_data(case, comm)
-    return sgd_process(samples, noise_level(**_noise(case), samples=samples.samples))
+        landscape: Landscape = formula_landscape(case.loss, case.covariance, case.variables)
+    else:
+        landscape = _landscape_of_data(case, comm)
+    part = case.subspace
+    if part is None:
+        return landscape
+    return restrict(landscape, part.origin, part.directions, part.leading, part.variables, "process.subspace")
 
 
 def build_chain(case: ProcessCase, comm: MPI.Comm) -> Chain:
@@ -57,10 +74,7 @@ def build_chain(case: ProcessCase, comm: MPI.Comm) -> Chain:
     if case.drift is not None:
         remedy = "Give the loss and the covariance, or data."
         raise InputError("process.drift", list(case.drift), "a loss: drift and diffusion make no chain", remedy)
-    if case.data is None:
-        landscape: Landscape = formula_landscape(case.loss, case.covariance, case.variables)
-    else:
-        landscape = _landscape_of_data(case, comm)
+    landscape = build_landscape(case, comm)
     return sgd_chain(
         landscape, case.learning_rate, case.batch_size, case.replacement, case.extra_noise, case.momentum or 0.0
     )
@@ -71,6 +85,9 @@ def _momentum(case: ProcessCase) -> Process:
     if case.data is not None:
         remedy = "Give the loss and the covariance as formulas."
         raise InputError("process.momentum", case.momentum, "no momentum besides [process.data]", remedy)
+    if case.subspace is not None:
+        what = "no momentum besides [process.subspace]"
+        raise InputError("process.momentum", case.momentum, what, "Give the loss as a formula of one variable.")
     for key, default in {"epsilon2": None, "replacement": True, "extra_noise": 0.0}.items():
         value = getattr(case, key)
         if value != default:
@@ -89,7 +106,7 @@ def _noise(case: ProcessCase) -> dict[str, Any]:
 def _landscape_of_data(case: ProcessCase, comm: MPI.Comm) -> SampleLandscape:
     data = case.data
     assert data is not None  # the caller has looked
-    columns = on_root(comm, lambda: read_csv(data.file, [*data.inputs, data.target]))
+    columns = on_root(comm, lambda: read_samples(data.file, [*data.inputs, data.target]))
     return sample_landscape(data.model, data.parameters, data.inputs, data.target, data.sample_loss, columns)
 
 

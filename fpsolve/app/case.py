@@ -31,14 +31,14 @@ from fpsolve.app.case_evolution import (
     read_schedule,
     read_steady,
 )
+from fpsolve.app.case_subspace import SUBSPACE, SubspaceCase, read_subspace
+from fpsolve.app.case_simulate import SIMULATE, SimulateCase, read_simulate
 from fpsolve.app.readers import Reader, Vector, need, read_table
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 
 #: Relative error asked at the starts when a case file gives neither mesh.size nor mesh.tolerance.
 DEFAULT_TOLERANCE = 1e-4
-#: Sections of questions that this version does not answer.
-OTHER_COMMANDS = ("simulate",)
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ class ProcessCase:
     momentum: float | None = None
     data: DataCase | None = None
     schedule: ScheduleCase | None = None
+    subspace: SubspaceCase | None = None
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The variables of the process: the parameters, and with momentum the velocities besides."""
-        velocities = () if self.momentum is None else tuple(f"v_{name}" for name in self.variables)
-        return self.variables + velocities
+        """The variables of the process: parameters or coordinates of a subspace, and with momentum the velocities."""
+        positions = self.variables if self.subspace is None else self.subspace.variables
+        return positions + (() if self.momentum is None else tuple(f"v_{name}" for name in positions))
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Case:
     evolve: EvolveCase = field(default_factory=EvolveCase)
     backward: BackwardCase = field(default_factory=BackwardCase)
     steady: SteadyCase = field(default_factory=SteadyCase)
+    simulate: SimulateCase = field(default_factory=SimulateCase)
 
     @property
     def name(self) -> str:
@@ -185,7 +187,8 @@ def parse_case(text: str, path: str | Path) -> Case:
     states = process.states
     if len(states) > 3:
         allowed = "one to three variables" if process.momentum is None else "one variable: its velocity is another one"
-        raise InputError("process.variables", list(process.variables), allowed)
+        remedy = "More parameters need a section [process.subspace]." if process.subspace is None else ""
+        raise InputError("process.variables", list(process.variables), allowed, remedy)
     return Case(
         path=path,
         title=values.get("title", ""),
@@ -196,6 +199,7 @@ def parse_case(text: str, path: str | Path) -> Case:
         evolve=read_evolve(values.get("evolve", {}), states, path.parent, _SECTIONS),
         backward=read_backward(values.get("backward", {}), states, path.parent, _SECTIONS),
         steady=read_steady(values.get("steady", {}), _SECTIONS),
+        simulate=read_simulate(values.get("simulate", {}), process, _SECTIONS),
     )
 
 
@@ -227,7 +231,7 @@ _PROCESS: dict[str, Reader] = {
     "variables": r.some_names, "loss": r.formula, "covariance": r.covariance,
     "drift": r.formulas, "diffusion": r.matrix, "data": r.table,
     "learning_rate": r.number, "batch_size": r.count, "epsilon2": r.number, "replacement": r.flag,
-    "extra_noise": r.number, "momentum": _momentum, "schedule": r.table,
+    "extra_noise": r.number, "momentum": _momentum, "schedule": r.table, "subspace": r.table,
 }  # fmt: skip
 _SHAPES: dict[str, dict[str, Reader]] = {
     "interval": {"lower": r.number, "upper": r.number},
@@ -243,12 +247,13 @@ _MESH: dict[str, Reader] = {
 }  # fmt: skip
 _EXIT: dict[str, Reader] = {"starts": r.points, "moments": r.count, "bounds": r.bounds, "model": _exit_model}
 _TOP: dict[str, Reader] = {"title": r.title}
-_TOP |= dict.fromkeys(("process", "domain", "mesh", "exit", "evolve", "backward", "steady", *OTHER_COMMANDS), r.table)
+_TOP |= dict.fromkeys(("process", "domain", "mesh", "exit", "evolve", "backward", "steady", "simulate"), r.table)
 #: Where a misplaced key belongs.
 _SECTIONS: dict[str, set[str]] = {
     "process": set(_PROCESS), "process.data": set(_DATA), "domain": set(_DOMAIN).union(*_SHAPES.values()),
-    "mesh": set(_MESH), "exit": set(_EXIT), "process.schedule": set(SCHEDULE),
+    "mesh": set(_MESH), "exit": set(_EXIT), "process.schedule": set(SCHEDULE), "process.subspace": set(SUBSPACE),
     "evolve": set(EVOLVE), "backward": set(BACKWARD), "steady": set(STEADY),
+    "simulate": set(SIMULATE),
 }  # fmt: skip
 
 
@@ -267,6 +272,8 @@ def _process(table: dict[str, Any], folder: Path) -> ProcessCase:
     if given[0] == "data":
         return _from_data(values, folder)
     need(values, "process", "variables", 'the names in the formulas, such as ["x", "y"]')
+    if "subspace" in values:
+        values["subspace"] = read_subspace(values["subspace"], values["variables"], _SECTIONS)
     if given[0] == "drift":
         need(values, "process", "diffusion", "a matrix of formulas besides drift")
         for key in values:
@@ -294,6 +301,8 @@ def _from_data(values: dict[str, Any], folder: Path) -> ProcessCase:
     if values.get("variables", parameters) != parameters:
         given = list(values["variables"])
         raise InputError("process.variables", given, f"the parameters {list(parameters)}", "Remove the key.")
+    if "subspace" in values:
+        values["subspace"] = read_subspace(values["subspace"], parameters, _SECTIONS)
     _check_noise(values)
     file = folder / data.pop("file")
     return ProcessCase(**(values | {"variables": parameters, "data": DataCase(**({"inputs": ()} | data), file=file)}))

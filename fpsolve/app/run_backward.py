@@ -10,6 +10,7 @@ from mpi4py import MPI
 
 from fpsolve.app.build_evolution import build_timed
 from fpsolve.app.case import Case
+from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_evolution import backward_summary, backward_table
 from fpsolve.app.run import Command, Extra, Settings, run
 from fpsolve.problems.backward import backward
@@ -62,6 +63,7 @@ def answer_backward(case: Case, comm: MPI.Comm) -> BackwardAnswer:
         **question.options,
     )
     answer = BackwardAnswer(case, result, time.perf_counter() - began, [*result.messages])
+    answer.messages.extend(model_messages(question.process.landscape, question.domain))
     if not answer.dual:
         answer.messages.append(
             f"error: the two sides of the duality differ by {result.duality_defect:.1e}: "

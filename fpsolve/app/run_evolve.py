@@ -16,6 +16,7 @@ from mpi4py import MPI
 from fpsolve.app.build_evolution import build_timed
 from fpsolve.app.case import Case
 from fpsolve.app.case_evolution import EvolveCase
+from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report import theorem_name
 from fpsolve.app.report_evolution import evolve_summary, evolve_table
 from fpsolve.app.run import Command, Extra, Settings, run
@@ -108,6 +109,7 @@ def answer_evolve(case: Case, comm: MPI.Comm, directory: Path | None = None, res
     state, trouble = (None, []) if directory is None else _finished(result, directory)
     bounds, margins = _theorems(section, result)
     messages = [*result.messages, *_reasons(bounds), *_violations(margins), *trouble]
+    messages += model_messages(question.process.landscape, question.domain)
     return EvolveAnswer(case, result, bounds, margins, time.perf_counter() - began, messages, state)
 
 

@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from fpsolve.app.build import build
 from fpsolve.app.case import Case
+from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_exit import exit_summary, exit_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.fem.parallel import on_root
@@ -71,6 +72,7 @@ def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer:
     bounds = on_root(comm, lambda: all_bounds(process, domain, case.exit.bounds))
     comparison = compare(result, bounds)
     messages = [*result.messages, *_bound_messages(bounds), *_violations(comparison), *without_schedule(case)]
+    messages += model_messages(process.landscape, domain)
     return ExitAnswer(case, result, bounds, comparison, time.perf_counter() - began, messages)
 
 

@@ -11,6 +11,7 @@ from mpi4py import MPI
 
 from fpsolve.app.build import build_domain, build_process
 from fpsolve.app.case import Case
+from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_steady import steady_summary, steady_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.errors import InputError
@@ -76,7 +77,7 @@ def answer_steady(case: Case, comm: MPI.Comm) -> SteadyAnswer:
         result = steady_state(
             process, domain, comm=comm, eigenvalues=section.eigenvalues, observables=section.observables, **vars(mesh)
         )
-    messages += result.messages
+    messages += [*result.messages, *model_messages(process.landscape, domain)]
     return SteadyAnswer(case, result, limit, time.perf_counter() - began, messages)
 
 
