@@ -168,12 +168,12 @@ class CallableLandscape(SampleMeans):
         No chunks: the caller bounds n·N.
         """
         x = np.asarray(x, dtype=float).reshape(-1, len(self.variables))
-        own = index is not None
+        chosen = None if index is None else np.asarray(index)
         if len(x) == 0:
-            return np.empty((0, np.shape(index)[1] if own else self.samples, len(self.variables)))
-        columns = [column[np.asarray(index)] for column in self.data] if own else self.data
+            return np.empty((0, self.samples if chosen is None else chosen.shape[1], len(self.variables)))
+        columns = self.data if chosen is None else [column[chosen] for column in self.data]
         with np.errstate(all="ignore"):
-            return np.stack(self.rows("gradient", x, columns, own), axis=2)
+            return np.stack(self.rows("gradient", x, columns, chosen is not None), axis=2)
 
     def enclosure(self) -> None:
         """Return None: a function of floats has no rigorous evaluation, so no bound can be proven."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,9 +29,7 @@ def _double() -> AbstractContextManager[Any]:
     jax = _jax()
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
+    return importlib.import_module("jax.experimental").enable_x64()  # before JAX 0.8
 
 
 @dataclass(frozen=True, eq=False)

@@ -228,7 +228,7 @@ def _leading(hessian: np.ndarray, k: int) -> np.ndarray:
     return vectors * np.sign(largest)
 
 
-def find_minimum(landscape: Landscape, start: Sequence[float], key: str = "origin") -> np.ndarray:
+def find_minimum(landscape: Landscape, start: Sequence[float] | np.ndarray, key: str = "origin") -> np.ndarray:
     """Return a minimum of L near a start, shape (d,), by a trust region and Newton's method.
 
     The minimum may be degenerate, as where there are fewer samples than parameters: Newton's steps are those of least
