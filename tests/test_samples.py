@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from pathlib import Path
 
@@ -80,37 +81,92 @@ def test_critical_points_of_the_thesis_model(thesis, start, place, loss, hessian
             assert all(agrees(v, p) for v, p in zip(np.linalg.eigvalsh(matrix), printed, strict=True))
 
 
-def test_gradient_covariance_and_divergence_equal_a_plain_loop(thesis):
-    data = read_csv(DEMO / "data.csv", ["x", "y"])
-    a, b = 0.7, -1.3
-    gradients, hessians, losses = [], [], []
-    for x, y in zip(data["x"], data["y"], strict=True):
-        s = 1 / (1 + np.exp(-a * x))
+def plain_loop(data: dict[str, np.ndarray], a: float, b: float) -> dict[str, np.ndarray]:
+    """Return what is averaged, samples last, for the thesis model by a loop, with derivatives typed by hand."""
+    losses, gradients, hessians = [], [], []
+    for x, y in zip(data["x"].tolist(), data["y"].tolist(), strict=True):
+        s, rest = 1 / (1 + math.exp(-a * x)), 1 / (1 + math.exp(a * x))  # 1 - s would lose digits
         residual = a**2 + x * (1 + b * s) - y
-        ma, mb = 2 * a + b * x**2 * s * (1 - s), x * s
-        maa, mab = 2 + b * x**3 * s * (1 - s) * (1 - 2 * s), x**2 * s * (1 - s)
+        ma, mb = 2 * a + b * x**2 * s * rest, x * s
+        maa, mab = 2 + b * x**3 * s * rest * (rest - s), x**2 * s * rest
         losses.append(residual**2 / 2)
         gradients.append([residual * ma, residual * mb])
         hessians.append([[ma * ma + residual * maa, ma * mb + residual * mab], [ma * mb + residual * mab, mb * mb]])
     g, h = np.array(gradients), np.array(hessians)
-    mean_g, mean_h = g.mean(0), h.mean(0)
-    point = np.array([[a, b]])
-    every = thesis.statistics(point)
-    covariance = np.einsum("ki,kj->ij", g, g) / 600 - np.outer(mean_g, mean_g)
-    divergence = np.mean([hk @ gk + gk * np.trace(hk) for hk, gk in zip(h, g, strict=True)], axis=0)
-    divergence -= mean_h @ mean_g + mean_g * np.trace(mean_h)
-    for value, expected in [
-        (thesis.loss(point)[0], np.mean(losses)),
-        (thesis.gradient(point)[0], mean_g),
-        (thesis.hessian(point)[0], mean_h),
-        (thesis.covariance(point)[0], covariance),
-        (thesis.covariance_divergence(point)[0], divergence),
-        (every.gradient[0], mean_g),
-        (every.hessian[0], mean_h),
-        (every.covariance[0], covariance),
-        (every.covariance_divergence[0], divergence),
-    ]:
-        np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-12)
+    centred, change = g - [mean(c) for c in g.T], h - [[mean(h[:, i, j]) for j in range(2)] for i in range(2)]
+    terms = {
+        "loss": np.array(losses),
+        "gradient": g,
+        "hessian": h,
+        "covariance": np.array([np.outer(v, v) for v in centred]),
+        "covariance_divergence": np.array([m @ v + v * np.trace(m) for m, v in zip(change, centred, strict=True)]),
+    }
+    return {name: np.moveaxis(values, 0, -1) for name, values in terms.items()}
+
+
+def mean(values: np.ndarray) -> float:
+    return math.fsum(values) / len(values)
+
+
+@pytest.mark.parametrize("point", [(0.7, -1.3), (1.0706, 4.9884), (-5.63687, 2.96346), (-0.2, 0.4)])
+def test_all_means_equal_a_plain_loop(thesis, point):
+    """To 1e-14 of what is added: where samples cancel, the mean of the absolute values."""
+    at = np.array([point])
+    every = thesis.statistics(at)
+    for name, terms in plain_loop(read_csv(DEMO / "data.csv", ["x", "y"]), *point).items():
+        expected = np.apply_along_axis(mean, -1, terms)
+        size = np.apply_along_axis(mean, -1, np.abs(terms)).max()
+        assert np.abs(getattr(thesis, name)(at)[0] - expected).max() <= 1e-14 * size
+        if name != "loss":
+            assert np.abs(getattr(every, name)[0] - expected).max() <= 1e-14 * size
+
+
+@pytest.mark.parametrize("point", [(0.7, -1.3), (-5.5, 3.0), (2.0, 4.0)])
+def test_all_derivatives_equal_differences_in_arb(thesis, point):
+    """∇L, D²L, div Q and all of ∂Q against central differences, with 100 digits, of L, ∇L and Q; to 1e-10."""
+    enclosure, x = thesis.enclosure(), np.array([point])
+    before = flint.ctx.prec
+    flint.ctx.prec = 333
+    try:
+        step = flint.arb(2) ** -100
+
+        def differences(function):
+            """Return the derivatives of a list of balls, the new index last."""
+            columns = []
+            for i in range(2):
+                up, down = ([flint.arb(c) + (s * step if j == i else 0) for j, c in enumerate(point)] for s in (1, -1))
+                columns.append([(p - m) / (2 * step) for p, m in zip(function(up), function(down), strict=True)])
+            balls = [ball for row in zip(*columns, strict=True) for ball in row]
+            assert all(ball.rad() < 1e-15 * (1 + abs(ball.mid())) for ball in balls)
+            return np.array([float(ball.mid()) for ball in balls])
+
+        third = differences(enclosure.covariance).reshape(2, 2, 2)
+        for got, expected in [
+            (thesis.gradient(x), differences(lambda box: [enclosure.loss(box)])),
+            (thesis.hessian(x), differences(enclosure.gradient)),
+            (thesis.covariance_divergence(x), third[:, 0, 0] + third[:, 1, 1]),
+        ]:
+            np.testing.assert_allclose(got.reshape(-1), expected, rtol=1e-10)
+        np.testing.assert_allclose(
+            thesis.loss(x)[0], float(enclosure.loss([flint.arb(c) for c in point]).mid()), rtol=1e-14
+        )
+    finally:
+        flint.ctx.prec = before
+
+
+@pytest.mark.parametrize("point", [(0.7, -1.3), (-5.5, 3.0), (2.0, 4.0)])
+def test_gradient_and_covariance_equal_those_of_complex_steps(thesis, point):
+    """g_k by the imaginary part of the loss of one sample at θ + ih e_i, h = 1e-30: no cancellation at all."""
+    x, y = thesis.table
+    step = 1e-30
+    columns = []
+    for i in range(2):
+        a, b = (c + (1j * step if j == i else 0) for j, c in enumerate(point))
+        columns.append(((a**2 + x * (1 + b / (1 + np.exp(-a * x))) - y) ** 2 / 2).imag / step)
+    at = np.array([point])
+    np.testing.assert_allclose(thesis.sample_gradients(at)[0].T, columns, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(thesis.gradient(at)[0], np.mean(columns, axis=1), rtol=1e-10)
+    np.testing.assert_allclose(thesis.covariance(at)[0], np.cov(columns, bias=True), rtol=1e-10)
 
 
 CASES = [
