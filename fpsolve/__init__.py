@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from fpsolve.simulate.motion import EulerMaruyama
     from fpsolve.simulate.paths import PathSample, simulate_paths
     from fpsolve.theory import bounds
+    from fpsolve.theory.critical import CriticalPoints, critical_points
     from fpsolve.theory.evolution import evolution_bounds
+    from fpsolve.theory.heights import communication_heights
     from fpsolve.theory.linear import linear_diffusion
     from fpsolve.theory.mixture import GaussianMixture, LocalGaussian, gaussian_mixture, local_gaussians
 
@@ -78,7 +80,9 @@ _MODULES = {
     "fpsolve.simulate.motion": ("EulerMaruyama",),
     "fpsolve.simulate.paths": ("PathSample", "simulate_paths"),
     "fpsolve.theory": ("bounds",),
+    "fpsolve.theory.critical": ("CriticalPoints", "critical_points"),
     "fpsolve.theory.evolution": ("evolution_bounds",),
+    "fpsolve.theory.heights": ("communication_heights",),
     "fpsolve.theory.linear": ("linear_diffusion",),
     "fpsolve.theory.mixture": ("GaussianMixture", "LocalGaussian", "gaussian_mixture", "local_gaussians"),
 }
@@ -88,6 +92,7 @@ __all__ = [
     "Ball",
     "Box",
     "Chain",
+    "CriticalPoints",
     "DensityStart",
     "EulerMaruyama",
     "EvolveResult",
@@ -111,8 +116,10 @@ __all__ = [
     "backward",
     "bounds",
     "callable_landscape",
+    "communication_heights",
     "compare",
     "covariance_spectrum",
+    "critical_points",
     "density_start",
     "diffusion_process",
     "evolution_bounds",

@@ -31,8 +31,9 @@ from fpsolve.app.case_evolution import (
     read_schedule,
     read_steady,
 )
-from fpsolve.app.case_subspace import SUBSPACE, SubspaceCase, read_subspace
+from fpsolve.app.case_landscape import LANDSCAPE, LandscapeCase, read_landscape
 from fpsolve.app.case_simulate import SIMULATE, SimulateCase, read_simulate
+from fpsolve.app.case_subspace import SUBSPACE, SubspaceCase, read_subspace
 from fpsolve.app.readers import Reader, Vector, need, read_table
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
@@ -132,6 +133,7 @@ class Case:
     backward: BackwardCase = field(default_factory=BackwardCase)
     steady: SteadyCase = field(default_factory=SteadyCase)
     simulate: SimulateCase = field(default_factory=SimulateCase)
+    landscape: LandscapeCase = field(default_factory=LandscapeCase)
 
     @property
     def name(self) -> str:
@@ -200,6 +202,7 @@ def parse_case(text: str, path: str | Path) -> Case:
         backward=read_backward(values.get("backward", {}), states, path.parent, _SECTIONS),
         steady=read_steady(values.get("steady", {}), _SECTIONS),
         simulate=read_simulate(values.get("simulate", {}), process, _SECTIONS),
+        landscape=read_landscape(values.get("landscape", {}), states, _SECTIONS),
     )
 
 
@@ -247,13 +250,15 @@ _MESH: dict[str, Reader] = {
 }  # fmt: skip
 _EXIT: dict[str, Reader] = {"starts": r.points, "moments": r.count, "bounds": r.bounds, "model": _exit_model}
 _TOP: dict[str, Reader] = {"title": r.title}
-_TOP |= dict.fromkeys(("process", "domain", "mesh", "exit", "evolve", "backward", "steady", "simulate"), r.table)
+_TOP |= dict.fromkeys(
+    ("process", "domain", "mesh", "exit", "evolve", "backward", "steady", "simulate", "landscape"), r.table
+)
 #: Where a misplaced key belongs.
 _SECTIONS: dict[str, set[str]] = {
     "process": set(_PROCESS), "process.data": set(_DATA), "domain": set(_DOMAIN).union(*_SHAPES.values()),
     "mesh": set(_MESH), "exit": set(_EXIT), "process.schedule": set(SCHEDULE), "process.subspace": set(SUBSPACE),
     "evolve": set(EVOLVE), "backward": set(BACKWARD), "steady": set(STEADY),
-    "simulate": set(SIMULATE),
+    "simulate": set(SIMULATE), "landscape": set(LANDSCAPE),
 }  # fmt: skip
 
 

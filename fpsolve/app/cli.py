@@ -1,4 +1,4 @@
-"""The command line: ``fpsolve exit|evolve|backward|steady CASE.toml``, ``fpsolve info``; also under ``mpirun -n N``.
+"""The command line: ``fpsolve exit|evolve|backward|steady|simulate CASE.toml``, ``fpsolve info``; also under mpirun.
 
 Exit codes: 0 answered; 2 the input is wrong; 3 not converged, tolerance not met or a bound violated (the result
 is written all the same); 4 no finite answer; 1 an error in fpsolve itself; 130 interrupted.
@@ -49,6 +49,14 @@ COMMANDS = {
     "steady": (
         "where the density ends: invariant density, spectral gap, eigenfunctions",
         "Compute the invariant density and the first eigenvalues of a case file.",
+    ),
+    "landscape": (
+        "minima, saddles, heights between minima and basins of the loss, with proofs",
+        "Find the critical points of the loss, prove that there are no others, and compare its minima.",
+    ),
+    "simulate": (
+        "paths of SGD itself or of its diffusion: exit times, densities, running means",
+        "Simulate paths of SGD, noisy SGD, momentum SGD or the diffusion until they leave the domain.",
     ),
 }
 

@@ -231,4 +231,4 @@ def condensed(landscape: Landscape) -> Landscape:
     if not _is_affine(landscape) or counts.min() < counts.max():
         return landscape
     means = np.bincount(landscape.index, landscape.target) / counts
-    return replace(landscape, target=means, index=np.arange(len(means)))
+    return replace(landscape, target=means, index=None)

@@ -74,7 +74,7 @@ class Height:
     reason : str
         If not exact: why `level` is an upper bound only.
     times : tuple of two float, or None
-        Eyring-Kramers times from the first minimum to the second and back; see `heights`.
+        Eyring-Kramers times from the first minimum to the second and back; see `communication_heights`.
     """
 
     first: int
@@ -109,7 +109,7 @@ class Heights:
         return next(h for h in self.pairs if {h.first, h.second} == {i, j})
 
 
-def heights(critical: CriticalPoints, process: Process | None = None, *, certify: bool = True) -> Heights:
+def communication_heights(critical: CriticalPoints, process: Process | None = None, *, certify: bool = True) -> Heights:
     """Return the communication heights between all minima. Not collective; deterministic.
 
     Parameters
