@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from fpsolve.app.theorems import theorems
     from fpsolve.model.callable_loss import callable_landscape
     from fpsolve.model.chain import Chain, sgd_chain
+    from fpsolve.model.corrections import exit_model
+    from fpsolve.model.covariance_models import covariance_model
     from fpsolve.model.covariance_rank import covariance_spectrum
     from fpsolve.model.domains import Ball, Box, Interval, MeshFile, Sublevel
     from fpsolve.model.initial import DensityStart, GaussianStart, PointStart, StateStart, density_start, gaussian_start
     from fpsolve.model.momentum import MomentumSGD
+    from fpsolve.model.moved import Moved
     from fpsolve.model.process import SGD, Process, diffusion_process, noise_level, sgd_process, with_epsilon2
     from fpsolve.model.sample_data import read_samples
     from fpsolve.model.samples import read_csv, sample_landscape
@@ -43,6 +46,8 @@ _MODULES = {
     "fpsolve.app.theorems": ("theorems",),
     "fpsolve.model.callable_loss": ("callable_landscape",),
     "fpsolve.model.chain": ("Chain", "sgd_chain"),
+    "fpsolve.model.corrections": ("exit_model",),
+    "fpsolve.model.covariance_models": ("covariance_model",),
     "fpsolve.model.covariance_rank": ("covariance_spectrum",),
     "fpsolve.model.domains": ("Ball", "Box", "Interval", "MeshFile", "Sublevel"),
     "fpsolve.model.initial": (
@@ -54,6 +59,7 @@ _MODULES = {
         "gaussian_start",
     ),
     "fpsolve.model.momentum": ("MomentumSGD",),
+    "fpsolve.model.moved": ("Moved",),
     "fpsolve.model.process": (
         "SGD",
         "Process",
@@ -105,6 +111,7 @@ __all__ = [
     "MassSplitting",
     "MeshFile",
     "MomentumSGD",
+    "Moved",
     "PathSample",
     "PointStart",
     "Process",
@@ -118,12 +125,14 @@ __all__ = [
     "callable_landscape",
     "communication_heights",
     "compare",
+    "covariance_model",
     "covariance_spectrum",
     "critical_points",
     "density_start",
     "diffusion_process",
     "evolution_bounds",
     "evolve",
+    "exit_model",
     "gaussian_mixture",
     "gaussian_start",
     "linear_diffusion",

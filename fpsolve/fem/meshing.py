@@ -58,13 +58,13 @@ def make_mesh(domain: Domain, size: float | SizeField, order: int, comm: MPI.Com
 
     Parameters
     ----------
-    domain : Interval, Box, Ball, Sublevel or MeshFile
+    domain : Interval, Box, Ball, Sublevel, MeshFile or Moved
     size : float or SizeField
         Target edge length. Curved boundaries get at least 8 edges per full turn, whatever the size. The cells of
         a mesh file are bisected until they are small enough, never made larger (``inf``: the file as it is).
     order : int
-        Degree of the geometry of `Ball` and `Sublevel` (dimension 2: up to 5, dimension 3: up to 3), whose boundary
-        nodes lie on the boundary to rounding. The others have straight cells; mesh files keep their order.
+        Degree of the geometry of `Ball`, `Sublevel` and `Moved` (dimension 2: up to 5, dimension 3: up to 3), whose
+        boundary nodes lie on the boundary to rounding. The others have straight cells; mesh files keep their order.
     comm : MPI.Comm
 
     Raises

@@ -19,6 +19,7 @@ from dolfinx import fem, mesh
 from fpsolve.fem.forms import exit_strength, measures
 from fpsolve.fem.generator import Generator
 from fpsolve.model.domains import Ball, Domain, Sublevel
+from fpsolve.model.moved import Moved
 
 
 def gap(domain: Domain, triangulated: mesh.Mesh, degree: int) -> Any | None:
@@ -34,12 +35,30 @@ def gap(domain: Domain, triangulated: mesh.Mesh, degree: int) -> Any | None:
         center = fem.Constant(triangulated, np.array(domain.center, dtype=float))
         radius = fem.Constant(triangulated, np.float64(domain.radius))
         return radius - ufl.sqrt(ufl.dot(x - center, x - center))
+    if isinstance(domain, Moved) and isinstance(domain.base, (Ball, Sublevel)) and domain.dimension > 1:
+        return _moved_gap(domain, triangulated, degree)
     if isinstance(domain, Sublevel) and domain.dimension > 1:
         loss = fem.Function(fem.functionspace(triangulated, ("Lagrange", degree)))
         nodes = loss.function_space.tabulate_dof_coordinates()[:, : domain.dimension]
         loss.x.array[:] = domain.landscape.loss(nodes) - domain.below
         return -loss / ufl.sqrt(ufl.dot(ufl.grad(loss), ufl.grad(loss)))
     return None
+
+
+def _moved_gap(domain: Moved, triangulated: mesh.Mesh, degree: int) -> fem.Function:
+    """Return the distance to the moved boundary along the base's normal, which is δ up to its relative square.
+
+    It is known at the boundary's nodes only; no others count in an integral over the boundary.
+    """
+    result = fem.Function(fem.functionspace(triangulated, ("Lagrange", degree)))
+    d = domain.dimension
+    triangulated.topology.create_connectivity(d - 1, d)
+    facets = mesh.exterior_facet_indices(triangulated.topology)
+    nodes = fem.locate_dofs_topological(result.function_space, d - 1, facets)
+    points = result.function_space.tabulate_dof_coordinates()[nodes, :d]
+    result.x.array[nodes] = domain.distance(points) if len(nodes) else 0.0
+    result.x.scatter_forward()
+    return result
 
 
 def correction(generator: Generator, distance: Any, occupation: fem.Function, u: fem.Function) -> float:

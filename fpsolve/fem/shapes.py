@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from fpsolve.fem.bisection import refine_file
-from fpsolve.fem.curved import curve, lattice, remove_flat_cells, split_corner_cells
+from fpsolve.fem.curved import MIN_JACOBIAN, curve, jacobians, lattice, remove_flat_cells, split_corner_cells, straight
 from fpsolve.fem.gmsh_geometry import (
     MeshingError,
     Simplices,
@@ -23,6 +23,7 @@ from fpsolve.fem.spacing import Size, SizeField, check_count, equidistribute, gr
 from fpsolve.model.component import Star
 from fpsolve.model.domains import SIDES, Ball, Box, Domain, Interval, MeshFile, Sublevel
 from fpsolve.model.levelset import Planar, crosses_itself, polygon_area, project
+from fpsolve.model.moved import Moved
 from fpsolve.model.simplices import match_rows
 
 #: Curved boundaries turn by at most this angle from one vertex to the next; smaller ones are tried if cells fail.
@@ -65,7 +66,9 @@ def mesh_of(domain: Domain, size: Size, order: int) -> NodalMesh:
             return _line(domain, size)
         if isinstance(domain, Box):
             return _plane_box(domain, size) if domain.dimension == 2 else _space_box(domain, size)
-        if isinstance(domain, (Ball, Sublevel)):
+        if isinstance(domain, Moved) and isinstance(domain.base, Box):
+            return _moved_box(domain, size, order)
+        if isinstance(domain, (Ball, Sublevel, Moved)):
             return _smooth(domain, size, order)
     except MeshingError as error:
         low, high = (np.round(corner, 6).tolist() for corner in domain.bounding_box())
@@ -76,13 +79,13 @@ def mesh_of(domain: Domain, size: Size, order: int) -> NodalMesh:
     raise TypeError(f"{domain!r} is not a domain")
 
 
-def _line(domain: Interval | Box | Ball | Sublevel, size: Size) -> NodalMesh:
+def _line(domain: Interval | Box | Ball | Sublevel | Moved, size: Size) -> NodalMesh:
     low, high = (float(corner[0]) for corner in domain.bounding_box())
     check_count(size, high - low, 1)
     x = line_points(low, high, size)
     cells = np.column_stack([np.arange(len(x) - 1), np.arange(1, len(x))])
     ends = np.array([[0], [len(x) - 1]])
-    if isinstance(domain, (Interval, Box)):
+    if isinstance(domain.base if isinstance(domain, Moved) else domain, (Interval, Box)):
         return NodalMesh(x[:, None], cells, 1, ends, np.array([1, 2]), {"left": 1, "right": 2})
     return NodalMesh(x[:, None], cells, 1, ends, np.array([1, 1]), BOUNDARY)
 
@@ -141,10 +144,27 @@ def _box_result(mesh: Simplices, low: np.ndarray, high: np.ndarray, scale: float
     return NodalMesh(nodes, mesh.cells, 1, mesh.facets, mesh.labels, _side_tags(len(low)))
 
 
+def _moved_box(domain: Moved, size: Size, order: int) -> NodalMesh:
+    """Mesh the box and move all nodes of its cells of the given order."""
+    box = domain.base
+    assert isinstance(box, Box)
+    low, high = box.bounding_box()
+    if isinstance(size, SizeField):  # as it would be before the box is stretched
+        corners = domain.preimage(size.corners.reshape(-1, box.dimension)).reshape(size.corners.shape)
+        ends = domain.bounding_box()
+        size = SizeField(corners, size.sizes * float(np.min((high - low) / (ends[1] - ends[0]))))
+    plain = _plane_box(box, size) if box.dimension == 2 else _space_box(box, size)
+    nodes, cells = straight(Simplices(plain.nodes, plain.cells, plain.facets, plain.labels), order)
+    nodes = domain.image(nodes)
+    if not (jacobians(nodes, cells, box.dimension, order) > MIN_JACOBIAN).all():
+        raise MeshingError("moving the sides turns cells over; the shift varies too much along them")
+    return NodalMesh(nodes, cells, order, plain.facets, plain.labels, plain.parts)
+
+
 # --- balls and sublevel sets -----------------------------------------------------------------------
 
 
-def _smooth(domain: Ball | Sublevel, size: Size, order: int) -> NodalMesh:
+def _smooth(domain: Ball | Sublevel | Moved, size: Size, order: int) -> NodalMesh:
     """Mesh a domain with a smooth boundary; where cells come out invalid the boundary gets more vertices."""
     failure = ""
     for angle in ANGLES:
@@ -172,7 +192,7 @@ def _radially(x: np.ndarray, reach: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1)[:, None]
 
 
-def _maps(domain: Ball | Sublevel) -> tuple[np.ndarray, float, Onto, Back]:
+def _maps(domain: Ball | Sublevel | Moved) -> tuple[np.ndarray, float, Onto, Back]:
     """Return shift and scale of the coordinates for gmsh, the projection in them, and the way back."""
     if isinstance(domain, Ball):
         center, radius = np.array(domain.center), domain.radius
@@ -181,21 +201,34 @@ def _maps(domain: Ball | Sublevel) -> tuple[np.ndarray, float, Onto, Back]:
     shift, scale = low, float((high - low).max())
 
     def onto(x: np.ndarray, reach: np.ndarray) -> np.ndarray:
-        moved = project(domain.landscape, domain.below, shift + scale * x, scale * reach)
-        return (moved - shift) / scale
+        place = shift + scale * x
+        if isinstance(domain, Moved):
+            return (domain.onto(place, scale * reach) - shift) / scale
+        return (project(domain.landscape, domain.below, place, scale * reach) - shift) / scale
 
     return shift, scale, onto, lambda x: shift + scale * x
 
 
-def _plane(domain: Ball | Sublevel, size: Size, angle: float) -> tuple[Simplices, Onto, Back]:
+def _curves(domain: Ball | Sublevel | Moved) -> list[np.ndarray]:
+    """Return the boundary curves of a plane domain, many points each."""
+    if isinstance(domain, Moved):
+        assert isinstance(domain.base, (Ball, Sublevel))
+        return [domain.pushed(loop) for loop in _curves(domain.base)]
+    if isinstance(domain, Ball):
+        return [np.array(domain.center) + domain.radius * _circle()]
+    assert isinstance(domain.component, Planar)
+    return list(domain.component.loops)
+
+
+def _circle() -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 1441)[:-1]
+    return np.column_stack([np.cos(t), np.sin(t)])
+
+
+def _plane(domain: Ball | Sublevel | Moved, size: Size, angle: float) -> tuple[Simplices, Onto, Back]:
     shift, scale, onto, back = _maps(domain)
     unit = _scaled(size, shift, scale)
-    if isinstance(domain, Ball):
-        t = np.linspace(0, 2 * np.pi, 1441)[:-1]
-        traced: Sequence[np.ndarray] = [np.column_stack([np.cos(t), np.sin(t)])]
-    else:
-        assert isinstance(domain.component, Planar)
-        traced = [(loop - shift) / scale for loop in domain.component.loops]
+    traced = [_circle()] if isinstance(domain, Ball) else [(loop - shift) / scale for loop in _curves(domain)]
     area = abs(sum(polygon_area(loop) for loop in traced)) * scale**2
     check_count(size, area, 2)
     across = _thickness(traced)
@@ -245,19 +278,23 @@ def _vertices(loop: np.ndarray, size: Size, angle: float, width: np.ndarray, ont
     return onto(x, np.full(len(x), 2 * length.max()))
 
 
-def _space(domain: Ball | Sublevel, size: Size, angle: float) -> tuple[Simplices, Onto, Back]:
+def _space(domain: Ball | Sublevel | Moved, size: Size, angle: float) -> tuple[Simplices, Onto, Back]:
     shift, scale, onto, back = _maps(domain)
     unit = _scaled(size, shift, scale)
-    if isinstance(domain, Ball):
-        check_count(size, 4.19 * domain.radius**3, 3)
-        on_sphere = unit.capped(angle) if isinstance(unit, SizeField) else min(unit, angle)
+    base = domain.base if isinstance(domain, Moved) else domain
+    low, high = domain.bounding_box()
+    check_count(size, 0.5 * float(np.prod(high - low)), 3)
+    if isinstance(base, Ball):
+        around = _scaled(size, np.array(base.center), base.radius)
+        on_sphere = around.capped(angle) if isinstance(around, SizeField) else min(around, angle)
         surface, triangles = mesh_sphere(on_sphere)
+        if isinstance(domain, Moved):
+            moved = domain.pushed(np.array(base.center) + base.radius * surface)
+            surface = onto((moved - shift) / scale, np.zeros(len(moved)))
     else:
-        star = domain.component
-        assert isinstance(star, Star)
-        low, high = domain.bounding_box()
-        check_count(size, 0.5 * float(np.prod(high - low)), 3)
-        fine, triangles, sizes = _star_surface(star, size, angle)
+        assert isinstance(base, Sublevel) and isinstance(base.component, Star)
+        fine, triangles, sizes = _star_surface(base.component, size, angle)
+        fine = domain.pushed(fine) if isinstance(domain, Moved) else fine
         surface, triangles = remesh_surface((fine - shift) / scale, triangles, sizes.moved(shift, 1 / scale))
         surface = onto(surface, np.full(len(surface), 0.02))
     return fill_surface(surface, triangles, unit), onto, back

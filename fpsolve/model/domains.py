@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from fpsolve.errors import InputError
 from fpsolve.model.component import Component, trace_component
 from fpsolve.model.meshfile import FileMesh, inside_simplices, read_mesh_file
 from fpsolve.model.process import Landscape
+
+if TYPE_CHECKING:
+    from fpsolve.model.moved import Moved
 
 SIDES = ("left", "right", "bottom", "top", "back", "front")
 
@@ -367,4 +370,4 @@ class MeshFile:
         return inside_simplices(self.contents.points, corners, _points(x, self.dimension))
 
 
-Domain: TypeAlias = Interval | Box | Ball | Sublevel | MeshFile
+Domain: TypeAlias = "Interval | Box | Ball | Sublevel | MeshFile | Moved"

@@ -97,6 +97,16 @@ class SampleMeans(ABC):
         _, products = self._moments("hessian", x, _divergence_pairs(len(self.variables)))
         return self._divergence(products, x)
 
+    def covariance_derivative(self, x: np.ndarray) -> np.ndarray:
+        """Return ∂_k Q_ij, shape (n, d, d, d), k last: (1/N) Σ [(H - H̄)_ik (g - ḡ)_j + (g - ḡ)_i (H - H̄)_jk]."""
+        d = len(self.variables)
+        pairs = [(d + packed, j) for packed in range(d * (d + 1) // 2) for j in range(d)]
+        _, products = self._moments("hessian", x, pairs)
+        mixed = products.reshape(-1, d, products.shape[1])  # (upper triangle of H, g, n)
+        whole = np.stack([mixed[packed_index(i, k, d)] for i in range(d) for k in range(d)])
+        half = np.moveaxis(whole.reshape(d, d, d, -1), (0, 1, 2, 3), (1, 3, 2, 0))  # i k j n -> n i j k
+        return self.repaired("covariance_derivative", np.ascontiguousarray(half + half.swapaxes(1, 2)), x)
+
     def statistics(self, x: np.ndarray) -> SampleStatistics:
         """Return ∇L, D²L, Q and div Q together; cheaper than one after the other."""
         d = len(self.variables)

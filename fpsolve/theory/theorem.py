@@ -10,6 +10,7 @@ import numpy as np
 from flint import arb
 
 from fpsolve.model.domains import Sublevel
+from fpsolve.model.moved import Moved
 from fpsolve.model.process import Process
 from fpsolve.theory import candidates
 from fpsolve.theory.balls import above, below
@@ -85,6 +86,8 @@ def missing(
 
 def prepare(process: Process, domain: Any) -> tuple[Field, Cover] | str:
     """Return the rigorous coefficients and a cover of Ω; or the reason why there are none."""
+    if isinstance(domain, Moved):
+        return "not available: the theory knows no domain with a moved boundary"
     try:
         rigorous = Field.of(process)
     except ValueError as error:
