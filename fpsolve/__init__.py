@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fpsolve.model.schedule import Schedule, schedule_from
     from fpsolve.model.subspace import neglected, restrict
     from fpsolve.problems.backward import backward
+    from fpsolve.problems.chain_exit import ChainExitResult, chain_exit_time
     from fpsolve.problems.compare import compare
     from fpsolve.problems.evolution import BackwardResult, EvolveResult
     from fpsolve.problems.evolve import evolve
@@ -73,6 +74,7 @@ _MODULES = {
     "fpsolve.model.schedule": ("Schedule", "schedule_from"),
     "fpsolve.model.subspace": ("neglected", "restrict"),
     "fpsolve.problems.backward": ("backward",),
+    "fpsolve.problems.chain_exit": ("ChainExitResult", "chain_exit_time"),
     "fpsolve.problems.compare": ("compare",),
     "fpsolve.problems.evolution": ("BackwardResult", "EvolveResult"),
     "fpsolve.problems.evolve": ("evolve",),
@@ -98,6 +100,7 @@ __all__ = [
     "Ball",
     "Box",
     "Chain",
+    "ChainExitResult",
     "CriticalPoints",
     "DensityStart",
     "EulerMaruyama",
@@ -123,6 +126,7 @@ __all__ = [
     "backward",
     "bounds",
     "callable_landscape",
+    "chain_exit_time",
     "communication_heights",
     "compare",
     "covariance_model",
