@@ -37,6 +37,11 @@ SMALL = (0.1, 0.05, 0.025, 0.0125, 0.00625)
 SPLIT = 5.0
 
 
+def process() -> Any:
+    """Return the process in two dimensions."""
+    return fp.SGD(LOSS, covariance=NOISE, epsilon2=EPSILON2)
+
+
 def main(
     comm: MPI.Comm,
     out: Path = Path("results/mass_splitting"),
@@ -46,9 +51,8 @@ def main(
     points: int = 600,
 ) -> dict[str, Any]:
     """Compute, print and draw; return the findings. Collective."""
-    process = fp.SGD(LOSS, covariance=NOISE, epsilon2=EPSILON2)
-    run = fp.evolve(process, DOMAIN, START, times, comm=comm, size=size)
-    steady = fp.steady_state(process, DOMAIN, comm=comm, size=size, eigenvalues=3)
+    run = fp.evolve(process(), DOMAIN, START, times, comm=comm, size=size)
+    steady = fp.steady_state(process(), DOMAIN, comm=comm, size=size, eigenvalues=3)
     found: dict[str, Any] = {
         "run": run,
         "splitting": fp.mass_splitting(run, points=points),
@@ -67,9 +71,9 @@ def main(
 
 def small_noise(comm: MPI.Comm, epsilon2: float) -> dict[str, float]:
     """Return the distances from the mixture of relaxed wells, and how ρ₀ splits, at a small ε². Collective."""
-    process = fp.SGD(LINE_LOSS, variables=("x",), epsilon2=epsilon2)
+    line = fp.SGD(LINE_LOSS, variables=("x",), epsilon2=epsilon2)
     epsilon = float(np.sqrt(epsilon2))
-    run = fp.evolve(process, LINE, LINE_START, [SPLIT], comm=comm, size=0.25 * epsilon)
+    run = fp.evolve(line, LINE, LINE_START, [SPLIT], comm=comm, size=0.25 * epsilon)
     splitting = fp.mass_splitting(run)
     first, last = splitting.masses
     right = int(np.argmax(run.minima[:, 0]))
@@ -112,12 +116,13 @@ def orders(limit: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def densities_on_a_line(run: Any, shown: tuple[int, ...] = (4, -1)) -> list[tuple[float, np.ndarray]]:
-    """Return times and densities at points between the minima and beyond. Collective."""
+def densities_on_a_line(run: Any, shown: tuple[float, ...] = (0.4, np.inf)) -> list[tuple[float, np.ndarray]]:
+    """Return stored times near those asked for, and the densities on the line then. Collective."""
     from fpsolve.fem.points import evaluate, locate
 
     where = locate(run.triangulation.mesh, line_points(run))
-    return [(float(run.times[k]), evaluate(run.densities[k], where)) for k in shown]
+    numbers = [int(np.argmin(np.abs(run.times - min(t, run.times[-1])))) for t in shown]
+    return [(float(run.times[k]), evaluate(run.densities[k], where)) for k in numbers]
 
 
 def line_points(run: Any) -> np.ndarray:
