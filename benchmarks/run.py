@@ -1,6 +1,6 @@
 """Measure the package: docker/run python benchmarks/run.py [PART...].
 
-Parts: cost, evolution, jit, orders, degenerate, rotation, small_noise, schemes. Without one, all run.
+Parts: cost, data, evolution, jit, orders, degenerate, rotation, small_noise, schemes. Without one, all run.
 README.md has figures.
 """
 
@@ -13,7 +13,7 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-PARTS = ("cost", "evolution", "jit", "orders", "degenerate", "rotation", "small_noise", "schemes")
+PARTS = ("cost", "data", "evolution", "jit", "orders", "degenerate", "rotation", "small_noise", "schemes")
 
 
 def main() -> None:
