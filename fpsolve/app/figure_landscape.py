@@ -30,6 +30,8 @@ MARKS = {
     "maximum": ("^", "#111111", "maximum"),
     "degenerate": ("D", "#cc79a7", "degenerate point"),
 }
+#: Undecided boxes that are drawn, the largest.
+UNDECIDED = 20_000
 #: Contours of the loss.
 LEVELS = 22
 
@@ -98,6 +100,9 @@ def _line(figure: Figure, answer: LandscapeAnswer) -> None:
         points = [p for p in answer.critical.points if p.kind == kind]
         if points:
             axes.plot([p.x[0] for p in points], [p.loss for p in points], sign, color=colour, label=name, zorder=5)
+    heights = np.array([p.loss for p in answer.critical.points])
+    if len(heights) > 1 and np.ptp(loss[np.isfinite(loss)]) > 5 * np.ptp(heights) > 0:  # show the wells
+        axes.set_ylim(heights.min() - 0.4 * np.ptp(heights), heights.max() + 1.6 * np.ptp(heights))
     axes.set_xlim(lower, upper)
     axes.set_xlabel(style.symbol(answer.process.variables[0]))
     axes.set_ylabel("loss")
@@ -112,6 +117,7 @@ def _plane(figure: Figure, answer: LandscapeAnswer) -> None:
     _shade(axes, answer, lower, upper)
     lowest = min((p.loss for p in answer.critical.points), default=np.inf)
     painted = _contours(axes, answer, (0, 1), 0.5 * (lower + upper), lowest)
+    _undecided(axes, answer)
     _paths(axes, answer, (0, 1))
     _points(axes, answer, (0, 1), annotate=True)
     if painted is not None:
@@ -154,6 +160,22 @@ def _shade(axes: Axes, answer: LandscapeAnswer, lower: np.ndarray, upper: np.nda
         shown, origin="lower", extent=extent, cmap=colours, vmin=-0.5, vmax=len(BASINS) - 0.5, alpha=0.28,
         interpolation="nearest", aspect=axes.get_aspect(), zorder=1,
     )  # fmt: skip
+
+
+def _undecided(axes: Axes, answer: LandscapeAnswer) -> None:
+    """Mark the boxes in which there may be more critical points, each at least as large as can be seen."""
+    from matplotlib.collections import PolyCollection
+
+    undecided = answer.critical.undecided
+    if not 0 < undecided.share < 1:
+        return
+    lower, upper = _box(answer)
+    middle = 0.5 * (undecided.lower + undecided.upper)[:UNDECIDED]
+    half = np.maximum(0.5 * (undecided.upper - undecided.lower)[:UNDECIDED], 2e-3 * (upper - lower))
+    corners = middle[:, None] + half[:, None] * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    boxes = PolyCollection(list(corners), facecolor="#d62728", edgecolor="none", alpha=0.8, zorder=3.5)
+    boxes.set_label("undecided: there may be more")
+    axes.add_collection(boxes)
 
 
 def _contours(

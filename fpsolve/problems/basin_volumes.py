@@ -18,7 +18,7 @@ from fpsolve.model.process import Process
 from fpsolve.theory.derivatives import condensed
 
 #: Cells along the diagonal of the bounding box on the coarser of the two meshes, by dimension.
-CELLS = {1: 50, 2: 32, 3: 10}
+CELLS = {1: 50, 2: 32, 3: 8}
 #: How often cells on a separatrix are halved, by dimension.
 DEPTH = {1: 30, 2: 2, 3: 1}
 

@@ -25,7 +25,7 @@ from fpsolve.theory.stationary import SAME, newton, stationary_points, typical_g
 from fpsolve.theory.zeros import LARGEST, Isolated, Search, isolate_all
 
 #: Boxes that branch and bound may evaluate.
-BOXES = 20_000
+BOXES = 10_000
 #: Eigenvalues of D²L count as zero, where their sign is not proved, at this part of the largest or of a typical one.
 FLAT = 1e-7
 
@@ -286,7 +286,10 @@ def _listed(
         if open_ and not proved:
             entries.append((x, None))
     points = [_point(landscape, x, certificate, bend) for x, certificate in entries if _belongs(domain, x, near)]
-    return tuple(sorted(points, key=lambda p: (p.loss, *p.x)))
+    # among equal losses the order must not depend on rounding
+    losses = np.array([p.loss for p in points] or [0.0])
+    equal = max(1e-10 * float(np.ptp(losses)), 1e-15 * float(np.abs(losses).max()), 1e-290)
+    return tuple(sorted(points, key=lambda p: (round(p.loss / equal), *np.round(p.x / near))))
 
 
 def _belongs(domain: Domain, x: np.ndarray, margin: float) -> bool:
