@@ -58,6 +58,34 @@ def test_lyapunov_equation_at_minima_found_by_hand():
         np.testing.assert_allclose(C @ well.covariance + well.covariance @ C.T, 0.02 * Q, rtol=1e-11, atol=1e-14)
 
 
+def test_shift_of_the_mean():
+    """½C⁻¹D²f:S by hand, from formulas and from differences; of D³L only L_xxx = 24x, and the drift is -∇L."""
+    x = math.sqrt(1.25)
+    (well,) = local_gaussians(TWO, [[x, -x]])
+    hand = np.linalg.solve(well.law.C, [-12 * x * well.covariance[0, 0], 0.0])
+    np.testing.assert_allclose(well.shift, hand, rtol=1e-8)
+    drift = ["-4*x*(x**2 - 1) - y", "-y - x"]
+    noise = [["0.01*(2 + x)", "0.002"], ["0.002", "0.01"]]
+    (other,) = local_gaussians(fp.diffusion_process(drift, noise, ("x", "y")), [[x, -x]])
+    np.testing.assert_allclose(other.shift, hand, rtol=1e-12)
+    moved = well.corrected
+    np.testing.assert_allclose(moved.x, well.x + hand, rtol=1e-7)
+    np.testing.assert_allclose(moved.at(200.0, np.zeros(2), np.eye(2))[0], moved.x, rtol=1e-9)
+
+
+def test_mean_of_a_gibbs_law_is_shifted():
+    """Against quadrature in one dimension: the rest is O(ε⁴)."""
+    rest = []
+    for epsilon2 in (0.02, 0.01):
+        (well,) = local_gaussians(fp.SGD("x**2/2 + x**3/6 + x**4/4", variables=("x",), epsilon2=epsilon2), [[0.0]])
+        x = np.linspace(-2, 2, 40_001)
+        rho = np.exp(-(x**2 / 2 + x**3 / 6 + x**4 / 4) / epsilon2)
+        assert well.shift[0] == pytest.approx(-epsilon2 / 2, rel=1e-8)
+        rest.append(x @ rho / rho.sum() - well.shift[0])
+    assert abs(rest[0]) < 0.2 * 0.01
+    assert rest[0] / rest[1] == pytest.approx(4.0, rel=0.1)
+
+
 def test_drift_without_a_loss():
     """Momentum: K = (D/g) diag(1/L'', 1), C not symmetric; a singular."""
     process = fp.MomentumSGD("(w**2 - 1)**2", variables=("w",), learning_rate=0.04, momentum=0.9)

@@ -59,6 +59,7 @@ def main(
         "chain": fp.well_chain(steady, START),
         "steady": steady,
         "limit": [small_noise(comm, epsilon2) for epsilon2 in noise],
+        "moved": fp.steady_mixture(steady, points=points, corrected=True)[1].w2,
         "line": densities_on_a_line(run),
     }
     found["orders"] = orders(found["limit"])
@@ -77,17 +78,19 @@ def small_noise(comm: MPI.Comm, epsilon2: float) -> dict[str, float]:
     splitting = fp.mass_splitting(run)
     first, last = splitting.masses
     right = int(np.argmax(run.minima[:, 0]))
-    result = {"epsilon": epsilon, "l1": splitting.l1()[-1], "w2": splitting.w2()[-1, 0]}
+    moved = fp.mass_splitting(run, corrected=True).w2()[-1, 0]
+    result = {"epsilon": epsilon, "l1": splitting.l1()[-1], "w2": splitting.w2()[-1, 0], "moved": moved}
     return result | {"split": float(last[right] - first[right])} | predictions(run.minima[:, 0], last, epsilon)
 
 
 def predictions(minima: np.ndarray, masses: np.ndarray, epsilon: float) -> dict[str, float]:
-    """Return the leading terms of the three in one dimension with Q = 1.
+    """Return the leading terms in one dimension with Q = 1.
 
     In the well i, ``ρ = N(1 - ε L''' z³/6)`` with z = (x - x_i)/ε and the variance K = 1/L'', hence
     ``L¹ = ε |L'''| E|z|³/6``; mass must move by ``ε ξ = -ε² L''' K (z² + 2K)/6`` (as ``(Nξ)' = ε N L''' z³/6``), hence
-    ``W₂ = ε² |L'''| K² √11/6``. At the saddle, κ = -L'', the probability to end in the right well has the slope
-    ``∝ exp(-κz²/2 + ε L''' z³/6)``; it gives that well ``-ε² (ρ₀'/(2κ) + ρ₀ L'''/(2κ²))`` more than the basin holds.
+    ``W₂ = ε² |L'''| K² √11/6``; with the centre moved to the mean, √2 in place of √11. At the saddle, κ = -L'', the
+    probability to end in the right well has the slope ``∝ exp(-κz²/2 + ε L''' z³/6)``; it gives that well
+    ``-ε² (ρ₀'/(2κ) + ρ₀ L'''/(2κ²))`` more than the basin holds.
     """
     from fpsolve.model.expressions import Formula
 
@@ -99,9 +102,11 @@ def predictions(minima: np.ndarray, masses: np.ndarray, epsilon: float) -> dict[
     start = float(LINE_START.density(saddle)[0])
     variance = LINE_START.covariance[0][0]
     slope = -(float(saddle[0, 0]) - LINE_START.mean[0]) / variance * start
+    bent = epsilon**2 * float(np.sqrt(masses @ (bend**2 * K**4))) / 6
     return {
         "l1 leading": epsilon * float(masses @ (np.abs(bend) * K**1.5)) * np.sqrt(2 / np.pi) / 3,
-        "w2 leading": epsilon**2 * float(np.sqrt(masses @ (bend**2 * K**4))) * np.sqrt(11) / 6,
+        "w2 leading": bent * np.sqrt(11),
+        "moved leading": bent * np.sqrt(2),
         "split leading": -(epsilon**2) * (slope / (2 * kappa) + start * twist / (2 * kappa**2)),
     }
 
@@ -112,7 +117,7 @@ def orders(limit: list[dict[str, float]]) -> dict[str, float]:
     epsilon = np.log([row["epsilon"] for row in last])
     return {
         name: float(np.polyfit(epsilon, np.log([abs(row[name]) for row in last]), 1)[0])
-        for name in ("l1", "w2", "split")
+        for name in ("l1", "w2", "moved", "split")
     }
 
 
@@ -153,12 +158,18 @@ def table(found: dict[str, Any]) -> None:
         f"next eigenvalue {chain.separation:.0f} times the slow one; "
         f"ρ₀ splits {chain.start[left]:.4f}, by basins of attraction {splitting.masses[0, left]:.4f}"
     )
+    for well, mean in zip(splitting.wells, splitting.means[-1], strict=True):
+        print(f"minimum {well.x.round(5)}: mean of the well off by {mean - well.x}, leading term {well.shift}")
+    moved = found["moved"]
+    print(
+        f"with the centres there, W₂ is {moved.value:.4f} in the end, between {moved.lower:.4f} and {moved.upper:.4f}"
+    )
     print("relaxed wells in one dimension, computed and leading term:")
     print(
-        "      ε²        L¹                       W₂                       mass of the right well - of ρ₀ in its basin"
+        "      ε²        L¹                       W₂                       W₂, centres moved        mass - that of ρ₀"
     )
     for row in found["limit"]:
-        pairs = (f"{row[name]: .4e} {row[name + ' leading']: .4e}" for name in ("l1", "w2", "split"))
+        pairs = (f"{row[name]: .4e} {row[name + ' leading']: .4e}" for name in ("l1", "w2", "moved", "split"))
         print(f"{row['epsilon'] ** 2:8g}  " + "  ".join(pairs))
     print("fitted powers of ε: " + ", ".join(f"{name} {power:.3f}" for name, power in found["orders"].items()))
 
@@ -230,16 +241,23 @@ def draw_orders(axes: Any, found: dict[str, Any]) -> None:
     names = (
         ("l1", "L¹ distance, wells relaxed"),
         ("w2", "W₂ distance, wells relaxed"),
+        ("moved", "W₂ distance, centres moved to the means"),
         ("split", "mass not as in the basins of ρ₀"),
     )
-    for (name, label), colour, marker in zip(names, ("#0072B2", "#D55E00", "#009E73"), "os^", strict=True):
+    for (name, label), colour, marker in zip(names, ("#0072B2", "#D55E00", "#CC79A7", "#009E73"), "osD^", strict=True):
         values, leading = (np.abs([row[key] for row in found["limit"]]) for key in (name, f"{name} leading"))
         power = found["orders"][name]
         axes.loglog(epsilon, values, marker, color=colour, label=rf"{label}: $\varepsilon^{{{power:.2f}}}$")
         axes.loglog(epsilon, leading, color=colour, linewidth=0.9)
     axes.plot([], [], color="0.4", linewidth=0.9, label="leading terms")
-    axes.set(xlabel=r"noise $\varepsilon$", ylabel="distance or mass", title=f"one dimension, L = {LINE_LOSS}")
-    axes.legend(fontsize=8)
+    lowest = 0.08 * min(abs(found["limit"][-1]["moved"]), 1e-2)  # room for the legend
+    axes.set(
+        xlabel=r"noise $\varepsilon$",
+        ylabel="distance or mass",
+        title=f"one dimension, L = {LINE_LOSS}",
+        ylim=(lowest, None),
+    )
+    axes.legend(fontsize=8, loc="lower right")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,9 @@ class MassSplitting:
         )
 
 
-def mass_splitting(run: EvolveResult, *, points: int = 800, deviations: float = 4.0) -> MassSplitting:
+def mass_splitting(
+    run: EvolveResult, *, points: int = 800, deviations: float = 4.0, corrected: bool = False
+) -> MassSplitting:
     """Compare an evolution with the Gaussian mixture of the local picture at all stored times. Collective.
 
     Parameters
@@ -147,6 +149,8 @@ def mass_splitting(run: EvolveResult, *, points: int = 800, deviations: float = 
         like its square.
     deviations : float
         Mass further from all wells than this many standard deviations of the local Gaussians is `far`.
+    corrected : bool
+        Centres of the Gaussians at ``x_i + shift`` (`LocalGaussian.shift`), where the means of relaxed wells are.
 
     Raises
     ------
@@ -159,7 +163,7 @@ def mass_splitting(run: EvolveResult, *, points: int = 800, deviations: float = 
         raise InputError("boundary", run.boundary_condition, '"no-flux"', "Mass that has left is in no well.")
     if not run.schedule.constant:
         raise InputError("schedule", run.schedule, "a constant ε²", "The width of the local Gaussians follows from it.")
-    wells = _wells(run.process, run.minima)
+    wells = _wells(run.process, run.minima, corrected)
     frame = _Frame(run.densities[0], run.process, run.domain, run.minima, points, deviations)
     masses = np.array([record.basins / record.mass for record in run.records])
     moments = [frame.moments(density) for density in run.densities]
@@ -181,22 +185,23 @@ def mass_splitting(run: EvolveResult, *, points: int = 800, deviations: float = 
 
 
 def steady_mixture(
-    steady: SteadyResult, *, points: int = 800, deviations: float = 4.0
+    steady: SteadyResult, *, points: int = 800, deviations: float = 4.0, corrected: bool = False
 ) -> tuple[GaussianMixture, MixtureDistance]:
     """Return the mixture (18) with the masses of a steady state's basins, and its distance to it. Collective.
 
     See `mass_splitting` for the parameters and errors.
     """
-    wells = _wells(steady.process, steady.minima)
+    wells = _wells(steady.process, steady.minima, corrected)
     mixture = gaussian_mixture(wells, steady.basin_masses / steady.mass)
     frame = _Frame(steady.density, steady.process, steady.domain, steady.minima, points, deviations)
     return mixture, frame.distances(steady.density, [mixture])[0]
 
 
-def _wells(process: Process, minima: np.ndarray) -> tuple[LocalGaussian, ...]:
+def _wells(process: Process, minima: np.ndarray, corrected: bool) -> tuple[LocalGaussian, ...]:
     if not len(minima):
         raise InputError("process", process.variables, "a loss with a minimum in the domain", "None was found.")
-    return local_gaussians(process, minima)
+    wells = local_gaussians(process, minima)
+    return tuple(well.corrected for well in wells) if corrected else wells
 
 
 def _conditional(
