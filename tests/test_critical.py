@@ -308,10 +308,12 @@ def test_a_lower_pass_outside_of_the_box_is_not_excluded():
 def test_separation_is_proved_below_the_saddle_only():
     well, box = derivatives_of(landscape("(x**2 - 1)**2 + y**2")), (np.array([-2.0, -2.0]), np.array([2.0, 2.0]))
     left, right = np.array([[-1.0, 0.0]]), np.array([[1.0, 0.0]])
-    assert separates(well, box, 0.99, left, right, 1000)
-    assert not separates(well, box, 1.01, left, right, 1000)
-    assert not separates(well, (np.array([-1.2, -2.0]), box[1]), 0.9, left, right, 1000)  # it may go round outside
-    assert separates(well, (np.array([-1.2, -2.0]), box[1]), 0.9, right, left, 1000)
+    assert separates(well, box, 0.99, left, right, Budget(np.inf, 1000))
+    assert not separates(well, box, 1.01, left, right, Budget(np.inf, 1000))
+    assert not separates(
+        well, (np.array([-1.2, -2.0]), box[1]), 0.9, left, right, Budget(np.inf, 1000)
+    )  # it may go round outside
+    assert separates(well, (np.array([-1.2, -2.0]), box[1]), 0.9, right, left, Budget(np.inf, 1000))
 
 
 def test_eyring_kramers_times_are_given_besides():

@@ -96,7 +96,7 @@ def answer_landscape(case: Case, comm: MPI.Comm) -> LandscapeAnswer:
     def prove() -> tuple[CriticalPoints, Heights]:
         points = critical_points(process, domain, certify=section.certify, **given)
         log.info("heights between %d minima", len(points.minima))
-        between = communication_heights(points, process, certify=section.certify)
+        between = communication_heights(points, process, certify=section.certify, budget=given.get("budget", 20.0))
         return replace(points, landscape=None, domain=None), between  # type: ignore[arg-type]  # all ranks have them
 
     critical, between = on_root(comm, prove)

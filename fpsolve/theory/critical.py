@@ -17,6 +17,7 @@ import numpy as np
 from fpsolve.errors import InputError
 from fpsolve.model.domains import Box, Domain
 from fpsolve.model.process import Landscape, Process
+from fpsolve.theory.balls import box_balls
 from fpsolve.theory.cover import BoxCover, Cover, cover_of
 from fpsolve.theory.derivatives import Derivatives, condensed, derivatives_of, loss_range
 from fpsolve.theory.newton import inertia, isolate
@@ -26,6 +27,8 @@ from fpsolve.theory.zeros import LARGEST, Isolated, Search, isolate_all
 
 #: Boxes that branch and bound may evaluate.
 BOXES = 10_000
+#: Evaluations that a proof takes at least.
+AT_LEAST = 100
 #: Eigenvalues of D²L count as zero, where their sign is not proved, at this part of the largest or of a typical one.
 FLAT = 1e-7
 
@@ -193,8 +196,12 @@ def critical_points(
     lower, upper = (np.atleast_1d(np.asarray(c, dtype=float)) for c in domain.bounding_box())
     fast = condensed(landscape)
     candidates = stationary_points(fast, lower, upper, thorough=derivatives is None)
+    why = "asked without proof" if not certify else "this loss has no rigorous enclosure"
+    if derivatives is not None:
+        cost = _cost(derivatives, 0.5 * (lower + upper))
+        if AT_LEAST * cost > budget:
+            derivatives, why = None, f"one evaluation over the samples takes {cost:.2g} s, the budget is {budget:g} s"
     if derivatives is None:
-        why = "asked without proof" if not certify else "this loss has no rigorous enclosure"
         reason = f"only searched from a grid of starts: {why}"
         cover: Cover = BoxCover(lower, upper)
         search = Search(undecided=[(lower, upper)])
@@ -223,6 +230,13 @@ def _checked_domain(domain: Any, d: int) -> Domain:
 def _check_positive(key: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InputError(key, value, "a positive number")
+
+
+def _cost(derivatives: Derivatives, x: np.ndarray) -> float:
+    """Return how many seconds an evaluation takes."""
+    began = time.monotonic()
+    derivatives.gradient_and_hessian(box_balls(x, x))
+    return time.monotonic() - began
 
 
 def _proved(

@@ -9,6 +9,7 @@ boundary of the box that is looked at, every path from x to y reaches c.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from fpsolve.model.basins import flow
 from fpsolve.model.process import Process
-from fpsolve.theory.cover import BoxCover
+from fpsolve.theory.cover import Box, BoxCover
 from fpsolve.theory.critical import CriticalPoint, CriticalPoints
 from fpsolve.theory.derivatives import Derivatives, condensed, derivatives_of, loss_range
 from fpsolve.theory.laws import eyring_kramers_time
@@ -109,7 +110,9 @@ class Heights:
         return next(h for h in self.pairs if {h.first, h.second} == {i, j})
 
 
-def communication_heights(critical: CriticalPoints, process: Process | None = None, *, certify: bool = True) -> Heights:
+def communication_heights(
+    critical: CriticalPoints, process: Process | None = None, *, certify: bool = True, budget: float = 20.0
+) -> Heights:
     """Return the communication heights between all minima. Not collective; deterministic.
 
     Parameters
@@ -121,14 +124,17 @@ def communication_heights(critical: CriticalPoints, process: Process | None = No
         ε² → 0, no answers (mathematics.md section 5), in units in which one SGD step lasts η.
     certify : bool
         Whether lower bounds are proved.
+    budget : float
+        Seconds for that, a safety net: the number of boxes is limited too.
     """
+    deadline = time.monotonic() + budget
     box = _box(critical)
     descents = tuple(descent(critical, k) for k in range(len(critical.saddles)))
     merges = _merges(critical, descents)
     passes = {pair: merge.saddle for merge in merges for pair in merge.pairs}
-    derivatives = derivatives_of(critical.landscape) if certify else None
-    enclosed = _enclosed(derivatives, critical, box)
-    lower = _lower_bounds(derivatives, critical, merges, box)
+    derivatives = derivatives_of(critical.landscape) if certify and critical.boxes else None
+    enclosed = _enclosed(derivatives, critical, box, deadline)
+    lower = _lower_bounds(derivatives, critical, merges, box, deadline)
     pairs = []
     minima, saddles = critical.minima, critical.saddles
     for i in range(len(minima)):
@@ -176,7 +182,7 @@ def descent(critical: CriticalPoints, saddle: int) -> Descent:
     return Descent(saddle, (ends[0], ends[1]), (paths[0], paths[1]))
 
 
-def _box(critical: CriticalPoints) -> tuple[np.ndarray, np.ndarray]:
+def _box(critical: CriticalPoints) -> Box:
     lower, upper = critical.domain.bounding_box()
     return np.atleast_1d(np.asarray(lower, dtype=float)), np.atleast_1d(np.asarray(upper, dtype=float))
 
@@ -234,7 +240,7 @@ def _reason(critical: CriticalPoints, saddle: int | None, level: float, enclosed
     return ""
 
 
-def _enclosed(derivatives: Derivatives | None, critical: CriticalPoints, box: tuple[np.ndarray, np.ndarray]) -> float:
+def _enclosed(derivatives: Derivatives | None, critical: CriticalPoints, box: Box, deadline: float) -> float:
     """Return a proved lower bound of L on the boundary of the box; no better than needed to exceed all saddles."""
     if derivatives is None or not critical.saddles:
         return -np.inf
@@ -253,7 +259,7 @@ def _enclosed(derivatives: Derivatives | None, critical: CriticalPoints, box: tu
                 bound,
                 lambda x: -critical.landscape.loss(x),
                 BoxCover(lo, hi),
-                Budget(np.inf, FACE_BOXES),
+                Budget(deadline, FACE_BOXES),
                 enough=float(np.nextafter(-wanted, -np.inf)),
             )
             least = min(least, -outcome.bound)
@@ -264,7 +270,8 @@ def _lower_bounds(
     derivatives: Derivatives | None,
     critical: CriticalPoints,
     merges: Sequence[Merge],
-    box: tuple[np.ndarray, np.ndarray],
+    box: Box,
+    deadline: float,
 ) -> dict[int, float]:
     """Return for the saddles that join groups of minima a proved lower bound of all heights between the groups."""
     result: dict[int, float] = {}
@@ -279,7 +286,9 @@ def _lower_bounds(
         sides = [(x[left], x[right]), (x[right], x[left])]
         for gap in GAPS:
             bound = float(level - gap * barrier)
-            sides = next(([side] for side in sides if separates(derivatives, box, bound, *side, BOXES)), [])
+            sides = next(
+                ([side] for side in sides if separates(derivatives, box, bound, *side, Budget(deadline, BOXES))), []
+            )
             if not sides:
                 break
             result[merge.saddle] = bound

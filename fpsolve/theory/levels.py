@@ -8,13 +8,14 @@ from scipy.sparse.csgraph import dijkstra
 
 from fpsolve.theory.cover import Box
 from fpsolve.theory.derivatives import Derivatives, loss_range
+from fpsolve.theory.search import Budget
 
 #: How much a box that surely lies in {L < c} counts on the way, against one that may not.
 SOLID = 1e-4
 
 
 def separates(
-    derivatives: Derivatives, box: Box, level: float, sources: np.ndarray, targets: np.ndarray, boxes: int
+    derivatives: Derivatives, box: Box, level: float, sources: np.ndarray, targets: np.ndarray, budget: Budget
 ) -> bool:
     """Prove that every path from the sources to the targets, inside the box or not, reaches a level of L.
 
@@ -27,13 +28,12 @@ def separates(
     box : Box
     level : float
     sources, targets : ndarray, shape (k, d) and (m, d)
-    boxes : int
-        How many boxes may be evaluated.
+    budget : Budget
 
     Returns
     -------
     bool
-        False where it is not true or the boxes were not enough.
+        False where it is not true or the budget was not enough.
     """
     scale = np.maximum(box[1] - box[0], 1e-300)
     lows, highs, solid = np.array([box[0]]), np.array([box[1]]), np.array([False])
@@ -45,7 +45,7 @@ def separates(
         if not chain.any():
             return True
         divide = np.flatnonzero(chain & ~solid)
-        if not len(divide) or spent + 2 * len(divide) > boxes:
+        if not len(divide) or budget.spent(spent + 2 * len(divide)):
             return False
         spent += 2 * len(divide)
         new_lows, new_highs = _halves(lows[divide], highs[divide], scale)

@@ -8,6 +8,8 @@ from fpsolve.model.process import Landscape
 
 #: Starts of the search, by dimension: where proofs find what it misses, and where nothing else does.
 STARTS = {1: (200, 2000), 2: (144, 2500), 3: (216, 8000)}
+#: Starts times samples at most.
+WORK = 10_000_000
 #: A point counts as a zero of ∇L where it is this part of its typical size.
 ZERO = 1e-7
 #: Distance, relative to the size of the region, within which points are the same.
@@ -86,7 +88,7 @@ def starts_in(lower: np.ndarray, upper: np.ndarray, count: int) -> np.ndarray:
 def typical_gradient(landscape: Landscape, lower: np.ndarray, upper: np.ndarray) -> float:
     """Return the median of |∇L| over a grid in a box; 0 if it is nowhere finite."""
     with np.errstate(all="ignore"):
-        size = np.linalg.norm(landscape.gradient(starts_in(lower, upper, STARTS[len(lower)][0])), axis=1)
+        size = np.linalg.norm(landscape.gradient(starts_in(lower, upper, 4 ** len(lower))), axis=1)
     size = size[np.isfinite(size)]
     return float(np.median(size)) if len(size) else 0.0
 
@@ -107,7 +109,8 @@ def stationary_points(landscape: Landscape, lower: np.ndarray, upper: np.ndarray
     """
     d = len(lower)
     size = float(np.linalg.norm(upper - lower))
-    ends = newton(landscape, starts_in(lower, upper, STARTS[d][thorough]), size)
+    count = min(STARTS[d][thorough], max(4**d, WORK // getattr(landscape, "samples", 1)))
+    ends = newton(landscape, starts_in(lower, upper, count), size)
     scale = typical_gradient(landscape, lower, upper)
     margin = SAME * size
     with np.errstate(all="ignore"):
