@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fpsolve.model.covariance_rank import covariance_spectrum
     from fpsolve.model.domains import Ball, Box, Interval, MeshFile, Sublevel
     from fpsolve.model.initial import DensityStart, GaussianStart, PointStart, StateStart, density_start, gaussian_start
+    from fpsolve.model.kinetic_domain import kinetic_domain
     from fpsolve.model.momentum import MomentumSGD
     from fpsolve.model.moved import Moved
     from fpsolve.model.process import SGD, Process, diffusion_process, noise_level, sgd_process, with_epsilon2
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fpsolve.problems.evolution import BackwardResult, EvolveResult
     from fpsolve.problems.evolve import evolve
     from fpsolve.problems.exit import ExitResult, mean_exit_time
+    from fpsolve.problems.kinetic_exit import truncation_effect
     from fpsolve.problems.noisy_limit import noisy_limit
     from fpsolve.problems.splitting import MassSplitting, mass_splitting, steady_mixture
     from fpsolve.problems.steady import steady_state
@@ -59,6 +61,7 @@ _MODULES = {
         "density_start",
         "gaussian_start",
     ),
+    "fpsolve.model.kinetic_domain": ("kinetic_domain",),
     "fpsolve.model.momentum": ("MomentumSGD",),
     "fpsolve.model.moved": ("Moved",),
     "fpsolve.model.process": (
@@ -79,6 +82,7 @@ _MODULES = {
     "fpsolve.problems.evolution": ("BackwardResult", "EvolveResult"),
     "fpsolve.problems.evolve": ("evolve",),
     "fpsolve.problems.exit": ("ExitResult", "mean_exit_time"),
+    "fpsolve.problems.kinetic_exit": ("truncation_effect",),
     "fpsolve.problems.noisy_limit": ("noisy_limit",),
     "fpsolve.problems.splitting": ("MassSplitting", "mass_splitting", "steady_mixture"),
     "fpsolve.problems.steady": ("steady_state",),
@@ -139,6 +143,7 @@ __all__ = [
     "exit_model",
     "gaussian_mixture",
     "gaussian_start",
+    "kinetic_domain",
     "linear_diffusion",
     "local_gaussians",
     "mass_splitting",
@@ -158,6 +163,7 @@ __all__ = [
     "steady_mixture",
     "steady_state",
     "theorems",
+    "truncation_effect",
     "well_chain",
     "with_epsilon2",
 ]

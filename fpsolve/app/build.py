@@ -13,6 +13,7 @@ from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 from fpsolve.model.chain import Chain, SampleGradients, sgd_chain
 from fpsolve.model.domains import Ball, Box, Domain, Interval, MeshFile, Sublevel
+from fpsolve.model.kinetic_domain import kinetic_domain
 from fpsolve.model.momentum import MomentumSGD
 from fpsolve.model.process import Landscape, Process, diffusion_process, formula_landscape, noise_level, sgd_process
 from fpsolve.model.sample_data import read_samples
@@ -34,7 +35,8 @@ def build(case: Case, comm: MPI.Comm) -> tuple[Process, Domain, list[tuple[float
         On every rank, if a formula, file, shape or value cannot be used.
     """
     process = build_process(case.process, comm)
-    domain = build_domain(case.domain, process, comm)
+    speed = max((abs(start[-1]) for start in case.exit.starts or ()), default=0.0)
+    domain = build_domain(case.domain, process, comm, speed)
     starts = case.exit.starts or (default_start(domain),)
     check_starts(starts, process, domain, given=case.exit.starts is not None)
     return process, domain, list(starts)
@@ -110,9 +112,14 @@ def _landscape_of_data(case: ProcessCase, comm: MPI.Comm) -> SampleLandscape:
     return sample_landscape(data.model, data.parameters, data.inputs, data.target, data.sample_loss, columns)
 
 
-def build_domain(case: DomainCase, process: Process, comm: MPI.Comm) -> Domain:
-    """Return the domain; a mesh file is read on rank 0. Collective. Raises InputError."""
+def build_domain(case: DomainCase, process: Process, comm: MPI.Comm, speed: float = 0.0) -> Domain:
+    """Return the domain; a mesh file is read on rank 0. Collective. Raises InputError.
+
+    With momentum an interval of positions gets the velocities that matter, at least those up to `speed`.
+    """
     values, reflecting = case.values, case.reflecting
+    if case.shape == "interval" and process.dimension == 2:
+        return kinetic_domain(process, values["lower"], values["upper"], speed, reflecting=reflecting)
     if case.shape == "interval":
         return Interval(values["lower"], values["upper"], reflecting)
     if case.shape == "box":

@@ -195,7 +195,7 @@ def parse_case(text: str, path: str | Path) -> Case:
         path=path,
         title=values.get("title", ""),
         process=process,
-        domain=_domain(values["domain"], states, path.parent),
+        domain=_domain(values["domain"], states, path.parent, velocities=process.momentum is not None),
         mesh=_mesh(values.get("mesh", {})),
         exit=_exit(values.get("exit", {}), states),
         evolve=read_evolve(values.get("evolve", {}), states, path.parent, _SECTIONS),
@@ -322,7 +322,7 @@ def _check_noise(values: dict[str, Any]) -> None:
         raise InputError("process.batch_size", values["batch_size"], "no batch_size besides epsilon2", remedy)
 
 
-def _domain(table: dict[str, Any], variables: tuple[str, ...], folder: Path) -> DomainCase:
+def _domain(table: dict[str, Any], variables: tuple[str, ...], folder: Path, velocities: bool = False) -> DomainCase:
     need(table, "domain", "shape", f"one of {', '.join(_SHAPES)}")
     shape = _DOMAIN["shape"]("domain.shape", table["shape"])
     own = _SHAPES[shape]
@@ -333,7 +333,7 @@ def _domain(table: dict[str, Any], variables: tuple[str, ...], folder: Path) -> 
     values = read_table(table, "domain", _DOMAIN | own, _SECTIONS)
     for key in own:
         need(values, "domain", key, f'a value, since shape = "{shape}"')
-    if shape == "interval" and len(variables) != 1:
+    if shape == "interval" and len(variables) != 1 + velocities:  # of the positions
         raise InputError("domain.shape", shape, f'a domain of {len(variables)} dimensions, e.g. "box" or "ball"')
     for key in ("lower", "upper", "center", "containing"):
         if isinstance(values.get(key), tuple):

@@ -19,7 +19,7 @@ from fpsolve.app.report_simulate import simulate_summary, simulate_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.errors import InputError
 from fpsolve.model.chain import Chain, sgd_chain
-from fpsolve.model.domains import Domain
+from fpsolve.model.domains import Domain, Interval
 from fpsolve.model.process import Process
 from fpsolve.simulate.exits import ExitSample, simulate_exit
 from fpsolve.simulate.motion import EulerMaruyama
@@ -100,7 +100,10 @@ def answer_simulate(case: Case, comm: MPI.Comm) -> SimulateAnswer:
     section = case.simulate
     chain = chosen_chain(section, case.process)
     source, process = _source(case, chain, comm)
-    domain = build_domain(case.domain, process, comm)
+    if case.domain.shape == "interval":  # of positions; with momentum the velocities are free
+        domain: Domain = Interval(**case.domain.values, reflecting=case.domain.reflecting)
+    else:
+        domain = build_domain(case.domain, process, comm)
     starts = _starts(case, domain)
     common: dict[str, Any] = {"comm": comm, "paths": section.paths, "seed": section.seed, "shuffle": section.shuffle}
     absorbing = section.boundary == "absorbing"
@@ -143,7 +146,7 @@ def _starts(case: Case, domain: Domain) -> np.ndarray:
     if starts is None:
         starts, key = case.exit.starts or (default_start(domain),), "exit.starts"
     for i, start in enumerate(starts):
-        point = np.array([start + (0.0,) * (domain.dimension - len(start))])
+        point = np.array([start[: domain.dimension] + (0.0,) * (domain.dimension - len(start))])
         if not domain.contains(point)[0]:
             raise InputError(f"{key}[{i}]", list(start), "a point inside the domain")
     return np.array([start + (0.0,) * (max(map(len, starts)) - len(start)) for start in starts])
