@@ -40,6 +40,9 @@ from fpsolve.fem.parallel import on_root
 
 #: Relative error asked at the starts when a case file gives neither mesh.size nor mesh.tolerance.
 DEFAULT_TOLERANCE = 1e-4
+#: Models of SGD an exit time can be asked of: diffusions, and chains by their transfer operators.
+CHAIN_MODELS = ("gaussian-chain", "chain")
+EXIT_MODELS = ("diffusion", "second-order", "shifted", "corrected", *CHAIN_MODELS)
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,17 @@ class MeshCase:
 
 @dataclass(frozen=True)
 class ExitCase:
-    """[exit]: where the mean exit time is asked, how many moments, which bounds."""
+    """[exit]: where the mean exit time is asked, how many moments, which bounds, of which model of SGD.
+
+    `compare`: models whose answers are put beside it. `chain_tolerance`: relative error asked of transfer operators.
+    """
 
     starts: tuple[Vector, ...] | None = None
     moments: int = 2
     bounds: tuple[str, ...] = ("paper", "sharp")
     model: str = "diffusion"
+    compare: tuple[str, ...] = ()
+    chain_tolerance: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -213,10 +221,10 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Inpu
     return InputError(f"{path}, line {number}", lines[number - 1].strip(), "TOML", f"{error}.")
 
 
-def _exit_model(key: str, value: object) -> str:
-    if value != "diffusion":
-        raise InputError(key, value, '"diffusion", the only model available in this version')
-    return "diffusion"
+def _models(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(key, value, f"a list out of {', '.join(EXIT_MODELS)}")
+    return tuple(dict.fromkeys(r.one_of(*EXIT_MODELS)(key, name) for name in value))
 
 
 def _momentum(key: str, value: object) -> float:
@@ -248,7 +256,10 @@ _MESH: dict[str, Reader] = {
     "size": r.positive, "tolerance": r.positive, "scheme": r.one_of("dg", "cg", "sg"), "degree": r.count,
     "max_unknowns": r.count,
 }  # fmt: skip
-_EXIT: dict[str, Reader] = {"starts": r.points, "moments": r.count, "bounds": r.bounds, "model": _exit_model}
+_EXIT: dict[str, Reader] = {
+    "starts": r.points, "moments": r.count, "bounds": r.bounds, "model": r.one_of(*EXIT_MODELS), "compare": _models,
+    "chain_tolerance": r.positive,
+}  # fmt: skip
 _TOP: dict[str, Reader] = {"title": r.title}
 _TOP |= dict.fromkeys(
     ("process", "domain", "mesh", "exit", "evolve", "backward", "steady", "simulate", "landscape"), r.table

@@ -21,6 +21,7 @@ from fpsolve.app.report import (
     table_text,
 )
 from fpsolve.app.report import constant as constant_facts
+from fpsolve.app.report_models import NAMES, model_lines, models_facts
 from fpsolve.theory.bounds import Bound
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def exit_summary(answer: ExitAnswer) -> dict[str, Any]:
     """Return the contents of summary.json of the exit command (the contract of the design, and more keys)."""
     result, case, comparison = answer.result, answer.case, answer.comparison
     return common_summary("exit", case, result, answer.seconds, answer.messages) | {
+        "model": case.exit.model,
+        "epsilon2": answer.process.epsilon2,
         "starts": [_start(answer, i) for i in range(len(result.starts))],
         "hypotheses": hypotheses(answer.bounds),
         "bounds": [bound_facts(bound) for bound in answer.bounds],
@@ -48,6 +51,7 @@ def exit_summary(answer: ExitAnswer) -> dict[str, Any]:
             {"cells": v.cells, "dofs": v.unknowns, "mean": v.mean, "error": v.error, "seconds": v.seconds}
             for v in result.levels
         ],
+        **models_facts(answer.models),
     }
 
 
@@ -107,7 +111,8 @@ def _margin(margin: Any) -> dict[str, Any]:
 def exit_table(answer: ExitAnswer, files: Sequence[Path] = ()) -> str:
     """Return the result as text: a line for each start, then boundary, hypotheses, messages and files."""
     bounds = [line for bound in answer.bounds for line in bound_lines(bound)]
-    blocks = [heading(answer.case, answer.result.process), _starts(answer), _facts(answer), bounds]
+    blocks = [heading(answer.case, answer.process), _starts(answer), _facts(answer), bounds]
+    blocks.append(model_lines(answer.models, answer.case))
     return table_text(blocks, answer.messages, files)
 
 
@@ -140,7 +145,9 @@ def _facts(answer: ExitAnswer) -> list[str]:
         if comparison.violated
         else f"u >= 0 and within {verified} verified bounds at all {comparison.points} mesh points"
     )
+    name = answer.case.exit.model
     return [
+        *([] if name == "diffusion" else [f"model     {NAMES[name]}"]),
         f"boundary  {parts} (measure)",
         f"check     {checked}",
         *solver_facts(answer.case, result, answer.seconds, len(result.levels)),

@@ -11,19 +11,19 @@ from pathlib import Path
 from mpi4py import MPI
 
 from fpsolve.app.build import build
-from fpsolve.app.case import Case
+from fpsolve.app.case import CHAIN_MODELS, Case
+from fpsolve.app.exit_models import ChainAnswer, ModelAnswer, compare_models, solve_model
 from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_exit import exit_summary, exit_table
+from fpsolve.app.report_models import chain_summary, chain_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.fem.parallel import on_root
+from fpsolve.model.process import Process
 from fpsolve.problems.compare import Comparison, compare
-from fpsolve.problems.exit import ExitResult, mean_exit_time
+from fpsolve.problems.exit import ExitResult
 from fpsolve.theory.bounds import Bound, all_bounds
 
 log = logging.getLogger("fpsolve")
-
-#: Where the case file names none.
-SCHEME = "dg"
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,23 @@ class ExitAnswer:
 
     Attributes
     ----------
+    process : Process
+        The first-order diffusion of the case; that of `result` is the model's.
     bounds : list of Bound
-        Also those that do not apply.
+        Also those that do not apply; none for other models than the first-order diffusion, which they are about.
+    models : list of ModelAnswer
+        The model asked for and those it is compared with.
     messages : list of str
         What the user should know; errors begin with "error:".
     """
 
     case: Case
+    process: Process
     result: ExitResult
     bounds: list[Bound]
     comparison: Comparison
     seconds: float
+    models: list[ModelAnswer] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
     @property
@@ -51,7 +57,7 @@ class ExitAnswer:
         return 0 if self.result.converged and self.comparison.violated == 0 else 3
 
 
-def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer:
+def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer | ChainAnswer:
     """Answer the question of a case: solve, bound, compare. Collective.
 
     Raises
@@ -61,19 +67,27 @@ def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer:
     """
     began = time.perf_counter()
     process, domain, starts = build(case, comm)
-    mesh = case.mesh
-    result = mean_exit_time(
-        process, domain, comm=comm, starts=starts, tolerance=mesh.tolerance, size=mesh.size,
-        scheme=mesh.scheme or SCHEME, degree=mesh.degree, moments=case.exit.moments, max_unknowns=mesh.max_unknowns,
-    )  # fmt: skip
-    if case.exit.bounds:
-        log.info("bounds: %s", ", ".join(case.exit.bounds))
-    # their search has a time budget, so ranks could find different ones
-    bounds = on_root(comm, lambda: all_bounds(process, domain, case.exit.bounds))
-    comparison = compare(result, bounds)
-    messages = [*result.messages, *_bound_messages(bounds), *_violations(comparison), *without_schedule(case)]
+    first = solve_model(case.exit.model, case, process, domain, starts, comm)
+    models = compare_models(case, first, process, domain, starts, comm)
+    messages = [*first.result.messages, *_of_others(models), *without_schedule(case)]
     messages += model_messages(process.landscape, domain)
-    return ExitAnswer(case, result, bounds, comparison, time.perf_counter() - began, messages)
+    if case.exit.model != "diffusion" and case.exit.bounds:
+        messages.append(f'bounds {", ".join(case.exit.bounds)}: they are theorems about model "diffusion"')
+    if not isinstance(first.result, ExitResult):
+        return ChainAnswer(case, process, first, models, time.perf_counter() - began, messages)
+    bounds: list[Bound] = []
+    if case.exit.bounds and case.exit.model == "diffusion":
+        log.info("bounds: %s", ", ".join(case.exit.bounds))
+        # their search has a time budget, so ranks could find different ones
+        bounds = on_root(comm, lambda: all_bounds(process, domain, case.exit.bounds))
+    comparison = compare(first.result, bounds)
+    messages += [*_bound_messages(bounds), *_violations(comparison)]
+    return ExitAnswer(case, process, first.result, bounds, comparison, time.perf_counter() - began, models, messages)
+
+
+def _of_others(models: Sequence[ModelAnswer]) -> list[str]:
+    """Return the messages of the models beside the first."""
+    return [f"model {other.name}: {text}" for other in models[1:] for text in other.result.messages]
 
 
 def _bound_messages(bounds: Sequence[Bound]) -> list[str]:
@@ -98,7 +112,10 @@ def _violations(comparison: Comparison) -> list[str]:
 
 def run_exit(case: Case, comm: MPI.Comm, settings: Settings) -> int:
     """Run the exit command and return its exit code; see `fpsolve.app.run.run`. Collective."""
-    command = Command(lambda _: answer_exit(case, comm), exit_summary, exit_table, _extras)
+    if case.exit.model in CHAIN_MODELS:
+        command = Command(lambda _: answer_exit(case, comm), chain_summary, chain_table, _chain_extras)
+    else:
+        command = Command(lambda _: answer_exit(case, comm), exit_summary, exit_table, _extras)
     return run(command, case, comm, settings)
 
 
@@ -107,4 +124,13 @@ def _extras(answer: ExitAnswer, directory: Path) -> list[Extra]:
     return [
         Extra("fields", "fpsolve.app.fields", "write_fields", (result, directory)),
         Extra("figures", "fpsolve.app.figures", "exit_figures", (result, answer.bounds, directory)),
+        Extra("figures", "fpsolve.app.figure_models", "models_figure", (answer.models, directory, result.comm)),
+    ]
+
+
+def _chain_extras(answer: ChainAnswer, directory: Path) -> list[Extra]:
+    result = answer.answer.result
+    return [
+        Extra("figures", "fpsolve.app.figure_chain", "chain_figures", (answer.process, answer.answer, directory)),
+        Extra("figures", "fpsolve.app.figure_models", "models_figure", (answer.models, directory, result.comm)),
     ]
