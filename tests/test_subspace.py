@@ -14,6 +14,7 @@ from fpsolve.model.chain import sgd_chain
 from fpsolve.model.process import FormulaLandscape
 from fpsolve.model.samples import SampleLandscape
 from fpsolve.model.subspace import Restriction, find_minimum, neglected, restrict
+from fpsolve.simulate.compiled import sample_gradient_code
 
 NAMES = ["a", "b", "c", "e", "f"]
 MODEL = "a*tanh(b*x + c) + e*x + f"
@@ -202,3 +203,10 @@ def test_a_start_without_a_minimum():
     with pytest.raises(InputError, match="near a minimum") as caught:
         restrict(slope, [1.0, 0.0], leading=1)
     assert caught.value.key == "subspace.origin"
+
+
+def test_tiny_components_fit_into_compiled_code(full):
+    """1e-9 as a fraction has a denominator of 83 bits; machine integers have 64."""
+    small = restrict(full, [1e-5, 0.3, 1e-9, 0.1, 0.2], [[1, 1e-7, -0.2, 3e-5, 1], [0, 0, 10, 3e-5, 1]])
+    gradient = sample_gradient_code(small)(T[1], np.ascontiguousarray(small.table.T[4]))
+    np.testing.assert_allclose(gradient, small.sample_gradients(T[1:2])[0, 4], rtol=1e-12)
