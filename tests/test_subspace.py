@@ -206,7 +206,7 @@ def test_a_start_without_a_minimum():
 
 
 def test_tiny_components_fit_into_compiled_code(full):
-    """1e-9 as a fraction has a denominator of 83 bits; machine integers have 64."""
+    """1e-9 as a fraction has a denominator of 83 bits, machine integers have 64: fractions must be folded before."""
     small = restrict(full, [1e-5, 0.3, 1e-9, 0.1, 0.2], [[1, 1e-7, -0.2, 3e-5, 1], [0, 0, 10, 3e-5, 1]])
     gradient = sample_gradient_code(small)(T[1], np.ascontiguousarray(small.table.T[4]))
     np.testing.assert_allclose(gradient, small.sample_gradients(T[1:2])[0, 4], rtol=1e-12)

@@ -49,20 +49,13 @@ def scalar_code(entries: tuple[sympy.Expr, ...], variables: tuple[str, ...], dat
     """Return compiled code ``f(x, row) -> tuple of floats`` of expressions in variables x and a row of data."""
     x, row = sympy.IndexedBase("x_"), sympy.IndexedBase("row_")
     places = [x[i] for i in range(len(variables))] + [row[i] for i in range(len(data))]
-    inserted = dict(zip(symbols((*variables, *data)), places, strict=True))
-    placed = [entry.xreplace(inserted | _floats(entry)) for entry in entries]
+    placed = [entry.xreplace(dict(zip(symbols((*variables, *data)), places, strict=True))) for entry in entries]
     # all entries must be floats: a constant would be an integer
     real = sympy.Function("_real")
     typed = tuple(entry if entry.free_symbols else real(entry) for entry in placed)
     # lambdify writes code from the sympy tree, which the parser of formulas has restricted
     function = sympy.lambdify((x, row), typed, modules=[_FUNCTIONS, "math"], cse=True)
     return numba.njit(function, **OPTIONS)
-
-
-def _floats(entry: sympy.Expr) -> dict[sympy.Expr, sympy.Expr]:
-    """Return the fractions with long numbers as floats: those of subspaces would not fit into machine integers."""
-    fractions = entry.atoms(sympy.Rational)
-    return {number: sympy.Float(number, 17) for number in fractions if max(abs(number.p), number.q) >= 2**31}
 
 
 def sample_gradient_code(landscape: SampleLandscape) -> Any:
