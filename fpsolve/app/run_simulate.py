@@ -15,6 +15,7 @@ import numpy as np
 from fpsolve.app.build import build_chain, build_domain, build_process, default_start
 from fpsolve.app.case import Case
 from fpsolve.app.case_simulate import chosen_chain
+from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_simulate import simulate_summary, simulate_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.errors import InputError
@@ -118,6 +119,7 @@ def answer_simulate(case: Case, comm: MPI.Comm) -> SimulateAnswer:
             trajectories=section.trajectories, **common,
         )  # fmt: skip
     messages = [*without_schedule(case), *(exits.messages if exits is not None else ())]
+    messages += model_messages(process.landscape, domain)
     if section.observables and paths is None:
         messages.append("warning: simulate.observables are evaluated at simulate.times, which are not given")
     seconds = time.perf_counter() - began
