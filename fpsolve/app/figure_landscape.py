@@ -11,7 +11,7 @@ import numpy as np
 from fpsolve.app import figure_style as style
 from fpsolve.app.figure_files import asleep_elsewhere, save
 from fpsolve.model.basins import basin_labels
-from fpsolve.theory.derivatives import condensed
+from fpsolve.model.condense import condensed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,12 +20,12 @@ from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 from fpsolve.model.basins import find_minima
+from fpsolve.model.condense import condensed
 from fpsolve.model.covariance_rank import CovarianceSpectrum, covariance_spectrum
 from fpsolve.model.domains import Box, Domain
 from fpsolve.model.process import Process
 from fpsolve.problems.basin_volumes import BasinVolumes, basin_volumes
 from fpsolve.theory.critical import CriticalPoints, critical_points
-from fpsolve.theory.derivatives import condensed
 from fpsolve.theory.heights import Heights, communication_heights
 
 log = logging.getLogger("fpsolve")

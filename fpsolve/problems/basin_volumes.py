@@ -13,9 +13,9 @@ from fpsolve.errors import InputError
 from fpsolve.fem.functionals import region_loads, whole_cells
 from fpsolve.fem.meshing import make_mesh
 from fpsolve.model.basins import basin_labels
+from fpsolve.model.condense import condensed
 from fpsolve.model.domains import Domain
 from fpsolve.model.process import Process
-from fpsolve.theory.derivatives import condensed
 
 #: Cells along the diagonal of the bounding box on the coarser of the two meshes, by dimension.
 CELLS = {1: 50, 2: 32, 3: 8}

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from fpsolve.errors import InputError
+from fpsolve.model.condense import condensed
 from fpsolve.model.domains import Box, Domain
 from fpsolve.model.process import Landscape, Process
 from fpsolve.theory.balls import box_balls
 from fpsolve.theory.cover import BoxCover, Cover, cover_of
-from fpsolve.theory.derivatives import Derivatives, condensed, derivatives_of, loss_range
+from fpsolve.theory.derivatives import Derivatives, derivatives_of, loss_range
 from fpsolve.theory.newton import inertia, isolate
 from fpsolve.theory.search import Budget
 from fpsolve.theory.stationary import SAME, newton, stationary_points, typical_gradient

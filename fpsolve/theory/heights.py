@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fpsolve.model.basins import flow
+from fpsolve.model.condense import condensed
 from fpsolve.model.process import Process
 from fpsolve.theory.cover import Box, BoxCover
 from fpsolve.theory.critical import CriticalPoint, CriticalPoints
-from fpsolve.theory.derivatives import Derivatives, condensed, derivatives_of, loss_range
+from fpsolve.theory.derivatives import Derivatives, derivatives_of, loss_range
 from fpsolve.theory.laws import eyring_kramers_time
 from fpsolve.theory.levels import separates
 from fpsolve.theory.search import Budget, maximise

@@ -15,7 +15,7 @@ from flint import arb
 
 from fpsolve.theory.balls import Ball, above, below, box_balls, dot, finite, times
 from fpsolve.theory.cover import Box
-from fpsolve.theory.derivatives import Derivatives, hessian_by_slope
+from fpsolve.theory.derivatives import Derivatives
 
 EMPTY, UNIQUE, UNDECIDED = "empty", "unique", "undecided"
 #: Steps that make a box round a zero smaller.
@@ -46,30 +46,17 @@ class Verdict:
     weights: np.ndarray | None = None
 
 
-def examine(derivatives: Derivatives, lo: np.ndarray, hi: np.ndarray, sharp: bool = True) -> Verdict:
-    """Decide whether a box holds a zero of ∇L: by its range, in mean-value form, by Krawczyk's operator.
-
-    Parameters
-    ----------
-    sharp : bool
-        Whether third derivatives may be used, where the plain enclosure of D²L does not decide.
-    """
+def examine(derivatives: Derivatives, lo: np.ndarray, hi: np.ndarray) -> Verdict:
+    """Decide whether a box holds a zero of ∇L: by its range, in mean-value form, by Krawczyk's operator."""
     box = box_balls(lo, hi)
     gradient, hessian = derivatives.gradient_and_hessian(box)
     if any(g.is_finite() and not g.contains(0) for g in gradient):
         return Verdict(EMPTY, (lo, hi))
-    if not finite(hessian):
-        return Verdict(UNDECIDED, (lo, hi))
     middle = [arb(float(m)) for m in 0.5 * (lo + hi)]
     at_middle = derivatives.gradient(middle)
-    if not finite(at_middle):
+    if not finite(hessian) or not finite(at_middle):
         return Verdict(UNDECIDED, (lo, hi))
-    verdict = _by_slope(box, middle, at_middle, hessian, lo, hi)
-    if verdict.kind != UNDECIDED or not sharp:
-        return verdict
-    sharper = hessian_by_slope(derivatives, box, middle, hessian)
-    again = _by_slope(box, middle, at_middle, sharper, lo, hi)
-    return again if again.kind != UNDECIDED or again.regular or not verdict.regular else verdict
+    return _by_slope(box, middle, at_middle, hessian, lo, hi)
 
 
 def _by_slope(
