@@ -62,6 +62,11 @@ def test_a_formula_and_a_constant_column():
     well = fp.SGD(loss="x**2 + y**2", covariance=[["x**2", "x*y"], ["x*y", "y**2"]], epsilon2=0.1).landscape
     spectrum = covariance_spectrum(well, np.array([[1.0, 2.0], [0.0, 0.0], [3.0, -1.0]]))
     assert spectrum.rank.tolist() == [1, 0, 1] and spectrum.bound == 2
+    pole = fp.SGD(loss="x**2", covariance=[["1/x"]], variables=["x"], epsilon2=0.1).landscape
+    assert covariance_spectrum(pole, np.array([[0.0], [1.0]])).rank.tolist() == [0, 1]
+    data = {"x": np.array([1.0, 2.0]), "y": np.array([0.0, 1.0])}
+    root = fp.sample_landscape("sqrt(a)*x", ["a"], ["x"], "y", None, data)
+    assert covariance_spectrum(root, np.array([[-1.0], [1.0]])).rank.tolist() == [0, 1]
     np.testing.assert_allclose(spectrum.eigenvalues[:, 1], [5.0, 0.0, 10.0], rtol=1e-14)
     data = {"x": np.full(9, 0.7), "y": np.arange(9.0)}
     flat = fp.sample_landscape("a + b*x", ["a", "b"], ["x"], "y", None, data)

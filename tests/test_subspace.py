@@ -203,6 +203,10 @@ def test_a_start_without_a_minimum():
     with pytest.raises(InputError, match="near a minimum") as caught:
         restrict(slope, [1.0, 0.0], leading=1)
     assert caught.value.key == "subspace.origin"
+    edge = fp.SGD("x - log(x) + y**2", epsilon2=0.1).landscape  # minimum at (1, 0), no loss for x <= 0
+    np.testing.assert_allclose(find_minimum(edge, [20.0, 3.0]), [1.0, 0.0], atol=1e-12)
+    with pytest.raises(InputError, match="loss is finite"):
+        find_minimum(edge, [-1.0, 0.0])
 
 
 def test_tiny_components_fit_into_compiled_code(full):

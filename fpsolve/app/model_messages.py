@@ -25,6 +25,8 @@ def model_messages(landscape: Landscape | None, domain: Domain) -> list[str]:
         return []
     samples = landscape.samples if isinstance(landscape, SampleGradients) else 1
     points = sample(cover_of(domain), int(np.clip(WORK // samples, 16, POINTS)))
+    points = points[domain.contains(points)]
+    points = points[np.isfinite(landscape.gradient(points)).all(axis=1)]
     if len(points) == 0:
         return []
     return [*_rank(landscape, points), *_interpolation(landscape, domain, points), *_neglected(landscape, points)]
@@ -50,9 +52,8 @@ def _interpolation(landscape: Landscape, domain: Domain, points: np.ndarray) -> 
     """Warn of a minimum in the domain at which every sample's gradient vanishes."""
     if not isinstance(landscape, SampleGradients):
         return []
-    loss = landscape.loss(points)
     try:
-        minimum = find_minimum(landscape, points[int(np.argmin(np.where(np.isfinite(loss), loss, np.inf)))])[None]
+        minimum = find_minimum(landscape, points[int(np.argmin(landscape.loss(points)))])[None]
     except InputError:  # there is none near
         return []
     if not domain.contains(minimum)[0] or covariance_spectrum(landscape, minimum).rank[0] > 0:

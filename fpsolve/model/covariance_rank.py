@@ -26,12 +26,13 @@ class CovarianceSpectrum:
     Attributes
     ----------
     eigenvalues : ndarray, shape (n, d)
-        Increasing, none negative.
+        Increasing, none negative; nan where Q is not finite, with rank 0.
     rank : ndarray of int, shape (n,)
         How many eigenvalues exceed `threshold`.
     threshold : ndarray, shape (n,)
         What rounding explains: ``(m eps g)²`` with ``g² = (1/N) Σ_k |g_k|²``, ``m = max(d, N)`` for samples, and
-        ``d eps λ_max`` for a formula of Q; plus ``(64 eps max(1, |x|) ‖D²L‖)²``, which a point off by that much makes.
+        ``d eps λ_max`` for a formula of Q; plus ``(64 eps max(1, |x|) ‖D²L‖)²``, which a point off by that much
+        makes (Frobenius norm).
     bound : int
         min(d, N - 1); d without samples.
     """
@@ -59,9 +60,9 @@ def covariance_spectrum(landscape: Landscape, x: np.ndarray) -> CovarianceSpectr
         size = np.concatenate([part[1] for part in parts]) if parts else np.empty(0)
         rounding, bound = (max(d, count) * eps * size) ** 2, min(d, count - 1)
     else:
-        eigenvalues = np.linalg.eigvalsh(landscape.covariance(x)).clip(min=0)
+        eigenvalues = _eigenvalues(landscape.covariance(x))
         rounding, bound = d * eps * eigenvalues.max(axis=1, initial=0), d
-    curvature = np.linalg.norm(landscape.hessian(x), ord=2, axis=(1, 2))
+    curvature = np.linalg.norm(landscape.hessian(x), axis=(1, 2))
     threshold = rounding + (ULPS * eps * np.maximum(1, np.linalg.norm(x, axis=1)) * curvature) ** 2
     return CovarianceSpectrum(eigenvalues, (eigenvalues > threshold[:, None]).sum(axis=1), threshold, bound)
 
@@ -72,7 +73,16 @@ def _of_samples(landscape: SampleGradients, x: np.ndarray) -> tuple[np.ndarray, 
     n, count, d = gradients.shape
     size = np.sqrt(np.mean(np.sum(gradients**2, axis=2), axis=1))
     centred = gradients - gradients.mean(axis=1, keepdims=True)
-    singular = np.linalg.svd(centred, compute_uv=False) / np.sqrt(count)
+    finite = np.isfinite(centred).all(axis=(1, 2))
+    singular = np.linalg.svd(centred[finite], compute_uv=False) / np.sqrt(count)
     eigenvalues = np.zeros((n, d))
-    eigenvalues[:, : singular.shape[1]] = singular**2
+    eigenvalues[~finite] = np.nan
+    eigenvalues[finite, : singular.shape[1]] = singular**2
     return eigenvalues[:, ::-1].copy(), size
+
+
+def _eigenvalues(q: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(q).all(axis=(1, 2))
+    eigenvalues = np.full(q.shape[:2], np.nan)
+    eigenvalues[finite] = np.linalg.eigvalsh(q[finite]).clip(min=0)
+    return eigenvalues

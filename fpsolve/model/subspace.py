@@ -240,8 +240,12 @@ def find_minimum(landscape: Landscape, start: Sequence[float] | np.ndarray, key:
         If the search ends elsewhere.
     """
     x = np.array(start, dtype=float)
+    if not np.isfinite(landscape.loss(x[None])[0]):
+        raise InputError(key, list(start), "a start at which the loss is finite")
     found = scipy.optimize.minimize(
-        lambda p: landscape.loss(p[None])[0],
+        lambda p: np.nan_to_num(
+            landscape.loss(p[None])[0], nan=np.inf
+        ),  # so that steps out of its domain are shortened
         x,
         jac=lambda p: landscape.gradient(p[None])[0],
         hess=lambda p: landscape.hessian(p[None])[0],
