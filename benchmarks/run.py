@@ -1,7 +1,7 @@
 """Measure the package: docker/run python benchmarks/run.py [PART...].
 
-Parts: cost, data, evolution, jit, orders, degenerate, rotation, small_noise, schemes. Without one, all run.
-README.md has figures.
+Parts: cost, data, evolution, jit, orders, degenerate, rotation, small_noise, schemes, corrections. Without one, all
+run. README.md has figures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-PARTS = ("cost", "data", "evolution", "jit", "orders", "degenerate", "rotation", "small_noise", "schemes")
+PARTS = (
+    "cost",
+    "data",
+    "evolution",
+    "jit",
+    "orders",
+    "degenerate",
+    "rotation",
+    "small_noise",
+    "schemes",
+    "corrections",
+)
 
 
 def main() -> None:

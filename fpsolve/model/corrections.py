@@ -26,7 +26,7 @@ Glasserman, Kou 1997; Gobet, Menozzi 2010 for general domains): ``s = 0.5826 η 
 steps, a smooth boundary whose radii of curvature are large against s, noise that changes little over s. A drift
 across the boundary of one σ a step changes s by 2 % only: it enters with its square (Chang, Peres 1997). At fixed ε²
 the first-order limit is off by O(√η), the shifted one by O(η). The two changes are large and opposite where a step is
-not small: on the two-parameter model (η = 0.001, b = 1) the modified coefficients alone give -49 %, the boundary alone
+not small: on the two-parameter model (η = 0.001, b = 1) the modified coefficients alone give -48 %, the boundary alone
 +26 %, both -0.6 %, none -34 % (benchmarks, part `corrections`).
 
 Whether the steps of SGD itself, which are not Gaussian, leave as fast as Gaussian ones is another question.
