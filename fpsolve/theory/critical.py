@@ -24,12 +24,12 @@ from fpsolve.theory.derivatives import Derivatives, derivatives_of, loss_range
 from fpsolve.theory.newton import inertia, isolate
 from fpsolve.theory.search import Budget
 from fpsolve.theory.stationary import SAME, newton, stationary_points, typical_gradient
-from fpsolve.theory.zeros import LARGEST, Isolated, Search, isolate_all
+from fpsolve.theory.zeros import LARGEST, Isolated, Search, isolate_all, record
 
 #: Boxes that branch and bound may evaluate.
 BOXES = 10_000
 #: Evaluations that a proof takes at least.
-AT_LEAST = 100
+AT_LEAST = 20
 #: Eigenvalues of D²L count as zero, where their sign is not proved, at this part of the largest or of a typical one.
 FLAT = 1e-7
 
@@ -252,8 +252,7 @@ def _proved(
             continue
         found = isolate(derivatives, x, LARGEST * scale)
         if found is not None:
-            enclosure, region = found
-            known.append(Isolated(0.5 * (enclosure[0] + enclosure[1]), enclosure, region))
+            record(known, found[1], found[0])
     return isolate_all(derivatives, cover, known, budget, lambda x: newton(landscape, x, size))
 
 
@@ -261,9 +260,9 @@ def _reason(search: Search, boxes: int) -> str:
     if not search.undecided:
         return ""
     if search.boxes >= boxes:
-        return f"the budget of {boxes} boxes is spent"
+        return f"the budget of {boxes} boxes is spent; D²L may be singular somewhere, or raise landscape.boxes"
     if search.exhausted:
-        return "the time is up"
+        return "the time is up; raise landscape.budget"
     return "boxes of the smallest size are left: D²L is singular there, or the critical points are not isolated"
 
 

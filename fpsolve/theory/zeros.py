@@ -123,7 +123,8 @@ def isolate_all(
         if verdict.kind == EMPTY:
             continue
         if verdict.kind == UNIQUE:
-            _record(search.zeros, (lo, hi), contract(derivatives, verdict.box))
+            if not record(search.zeros, (lo, hi), contract(derivatives, verdict.box)):
+                search.undecided.append((lo, hi))
             continue
         inner_lo, inner_hi = _thickened(verdict.box, (lo, hi), SMALLEST * scale)
         if verdict.regular and _propose(derivatives, search.zeros, (inner_lo, inner_hi), scale, polish):
@@ -141,7 +142,8 @@ def isolate_all(
         left[side] = right[side] = middle
         push(inner_lo, left)
         push(right, inner_hi)
-    search.undecided += [box for _, _, box in sorted(queue, key=lambda entry: entry[:2])]
+    rest = [box for _, _, box in sorted(queue, key=lambda entry: entry[:2])]
+    search.undecided += [box for box in rest if not any(_inside(box, zero.region) for zero in search.zeros)]
     return search
 
 
@@ -156,16 +158,25 @@ def _thickened(inner: Box, outer: Box, least: np.ndarray) -> Box:
     return np.maximum(inner[0] - room, outer[0]), np.minimum(inner[1] + room, outer[1])
 
 
-def _record(zeros: list[Isolated], region: Box, enclosure: Box) -> None:
-    """Add the only zero of a region, unless it is a known one."""
+def record(zeros: list[Isolated], region: Box, enclosure: Box) -> bool:
+    """Add the only zero of a region to a list, unless it is proved to be one of them.
+
+    Returns
+    -------
+    bool
+        False if it can be told neither from another one nor to be the same; it is not added then.
+    """
     for k, zero in enumerate(zeros):
         if _inside(zero.enclosure, region):
             if np.prod(region[1] - region[0]) > np.prod(zero.region[1] - zero.region[0]):
                 zeros[k] = Isolated(zero.x, zero.enclosure, region)
-            return
+            return True
         if _inside(enclosure, zero.region):
-            return
+            return True
+        if np.all(enclosure[0] <= zero.enclosure[1]) and np.all(zero.enclosure[0] <= enclosure[1]):
+            return False
     zeros.append(Isolated(0.5 * (enclosure[0] + enclosure[1]), enclosure, region))
+    return True
 
 
 def _propose(
@@ -175,7 +186,7 @@ def _propose(
     scale: np.ndarray,
     polish: Callable[[np.ndarray], np.ndarray],
 ) -> bool:
-    """Look for a zero near a box that holds at most one; tell whether a new one was proved."""
+    """Look for a zero near a box that holds at most one; tell whether anything new was proved."""
     x = polish(0.5 * (box[0] + box[1])[None, :])[0]
     size = box[1] - box[0]
     if not np.all(np.isfinite(x)) or np.any(x < box[0] - size) or np.any(x > box[1] + size):
@@ -183,10 +194,10 @@ def _propose(
     if any(_inside((x, x), zero.region) for zero in zeros):
         return False
     found = isolate(derivatives, x, LARGEST * scale)
-    if found is None:
+    before = [zero.region for zero in zeros]
+    if found is None or not record(zeros, found[1], found[0]):
         return False
-    _record(zeros, found[1], found[0])
-    return True
+    return len(zeros) > len(before) or any(zero.region is not old for zero, old in zip(zeros, before, strict=True))
 
 
 def _side(lengths: np.ndarray, scale: np.ndarray, weights: np.ndarray | None) -> int:
