@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from fpsolve.model.schedule import Schedule, schedule_from
     from fpsolve.model.subspace import neglected, restrict
     from fpsolve.problems.backward import backward
+    from fpsolve.problems.chain_evolve import ChainEvolveResult, chain_evolve
     from fpsolve.problems.chain_exit import ChainExitResult, chain_exit_time
+    from fpsolve.problems.chain_steady import ChainSteadyResult, chain_steady
     from fpsolve.problems.compare import compare
     from fpsolve.problems.evolution import BackwardResult, EvolveResult
     from fpsolve.problems.evolve import evolve
@@ -77,7 +79,9 @@ _MODULES = {
     "fpsolve.model.schedule": ("Schedule", "schedule_from"),
     "fpsolve.model.subspace": ("neglected", "restrict"),
     "fpsolve.problems.backward": ("backward",),
+    "fpsolve.problems.chain_evolve": ("ChainEvolveResult", "chain_evolve"),
     "fpsolve.problems.chain_exit": ("ChainExitResult", "chain_exit_time"),
+    "fpsolve.problems.chain_steady": ("ChainSteadyResult", "chain_steady"),
     "fpsolve.problems.compare": ("compare",),
     "fpsolve.problems.evolution": ("BackwardResult", "EvolveResult"),
     "fpsolve.problems.evolve": ("evolve",),
@@ -104,7 +108,9 @@ __all__ = [
     "Ball",
     "Box",
     "Chain",
+    "ChainEvolveResult",
     "ChainExitResult",
+    "ChainSteadyResult",
     "CriticalPoints",
     "DensityStart",
     "EulerMaruyama",
@@ -130,7 +136,9 @@ __all__ = [
     "backward",
     "bounds",
     "callable_landscape",
+    "chain_evolve",
     "chain_exit_time",
+    "chain_steady",
     "communication_heights",
     "compare",
     "covariance_model",

@@ -18,6 +18,18 @@ from fpsolve.fem.shapes import mesh_of
 from fpsolve.fem.spacing import Size, checked_size
 from fpsolve.model.domains import Domain
 
+#: Order of the curved cells of balls and sublevel sets, by dimension.
+GEOMETRY = {1: 1, 2: 4, 3: 2}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The mesh with its curved cells: nodes (g, d) and cells (m, k) of the equispaced Lagrange element of an order."""
+
+    nodes: np.ndarray
+    cells: np.ndarray
+    order: int
+
 
 @dataclass(frozen=True)
 class NodalSpace:
@@ -34,6 +46,8 @@ class NodalSpace:
     lattice : ndarray of int, shape (k, d+1)
         Barycentric coordinates of a cell's nodes times the degree.
     locator : Locator
+    geometry : Geometry
+        The curved cells, for integrals.
     """
 
     points: np.ndarray
@@ -43,6 +57,7 @@ class NodalSpace:
     cells: np.ndarray
     lattice: np.ndarray
     locator: Locator
+    geometry: Geometry
 
     @property
     def unknowns(self) -> int:
@@ -113,23 +128,25 @@ def nodal_space(domain: Domain, size: Size, degree: int, comm: MPI.Comm) -> Noda
         See `fpsolve.fem.meshing.make_mesh`.
     """
 
-    def work() -> tuple[np.ndarray, np.ndarray]:
-        made = mesh_of(domain, checked_size(size, domain.dimension), 1)
-        corners = made.cells[:, : domain.dimension + 1]
-        used, local = np.unique(corners, return_inverse=True)  # curved mesh files have other nodes too
-        return made.nodes[used], local.reshape(corners.shape)
-
-    points, corners = on_root(comm, work)
-    return space_on(points, corners, degree)
+    geometry = on_root(comm, lambda: _mesh(domain, size))
+    corners = geometry.cells[:, : domain.dimension + 1]
+    used, local = np.unique(corners, return_inverse=True)
+    return space_on(geometry.nodes[used], local.reshape(corners.shape), degree, geometry)
 
 
-def space_on(points: np.ndarray, corners: np.ndarray, degree: int) -> NodalSpace:
+def _mesh(domain: Domain, size: Size) -> Geometry:
+    made = mesh_of(domain, checked_size(size, domain.dimension), GEOMETRY[domain.dimension])
+    return Geometry(made.nodes, made.cells, made.order)
+
+
+def space_on(points: np.ndarray, corners: np.ndarray, degree: int, geometry: Geometry | None = None) -> NodalSpace:
     """Return elements of a degree on a mesh."""
     d = points.shape[1]
     empty = np.empty((0, d), dtype=np.int64)
     nodes, cells = straight(Simplices(points, corners, empty, np.empty(0, dtype=np.int64)), degree)
     grid = np.ascontiguousarray(lattice(d, degree), dtype=np.int64)
-    return NodalSpace(points, corners, degree, nodes, cells, grid, make_locator(points, corners))
+    located = make_locator(points, corners)
+    return NodalSpace(points, corners, degree, nodes, cells, grid, located, geometry or Geometry(points, corners, 1))
 
 
 def basis(space: NodalSpace, x: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from fpsolve.errors import InputError
+from fpsolve.fem.gaussian_steps import CellQuadrature, quadrature_rows
 from fpsolve.fem.nodal import NodalSpace, shape_functions
 from fpsolve.fem.parallel import agree
 from fpsolve.model.batches import Batches, transport
@@ -58,8 +59,8 @@ class Rows:
 
 
 def transfer_rows(
-    space: NodalSpace, domain: Domain, batches: Batches, x: np.ndarray, boundary: str = "absorbing",
-    compensate: bool = False,
+    space: NodalSpace, domain: Domain, batches: Batches | CellQuadrature, x: np.ndarray,
+    boundary: str = "absorbing", compensate: bool = False,
 ) -> Rows:  # fmt: skip
     """Return the rows of P at points x (n, d). Not collective.
 
@@ -69,7 +70,12 @@ def transfer_rows(
         Whether a step out of the domain ends the chain or is shortened to the domain's edge (the next cell).
     compensate : bool
         For linear elements: no artificial diffusion.
+
+    A `CellQuadrature` has an absorbing boundary and nothing to compensate.
     """
+    if isinstance(batches, CellQuadrature):
+        matrix = quadrature_rows(space, batches, x)
+        return Rows(matrix, 1.0 - matrix.sum(axis=1), np.full(len(x), np.nan))
     parts = list(_chunks(space, domain, batches, x, boundary, compensate))
     if not parts:
         empty = np.empty(0)
@@ -98,28 +104,33 @@ def _chunks(
 def _some_rows(
     space: NodalSpace, domain: Domain, batches: Batches, x: np.ndarray, boundary: str, compensate: bool
 ) -> Rows:
-    steps = batches.steps(x)
+    return rows_of_steps(space, domain, x, batches.steps(x), batches.weights, boundary, compensate)
+
+
+def rows_of_steps(
+    space: NodalSpace, domain: Domain, x: np.ndarray, steps: np.ndarray, weights: np.ndarray,
+    boundary: str = "absorbing", compensate: bool = False,
+) -> Rows:  # fmt: skip
+    """Return the rows for steps (n, J, d) from points x (n, d) with weights (J,). Not collective."""
     cells = _cells(space, domain, x, steps, boundary)
     excess = np.full(len(x), np.nan)
     if compensate:
-        own = _covariance(steps, batches.weights)
-        mean = np.einsum("nki,k->ni", steps, batches.weights)[:, None]
-        contracted = steps
+        own = _covariance(steps, weights)
+        mean = np.einsum("nki,k->ni", steps, weights)[:, None]
+        added, left = _accumulate(space, x, steps, cells, weights, True)[3], own
         for _ in range(CONTRACTIONS):
-            added = _accumulate(space, x, contracted, cells, batches.weights, True)[3]
-            left = _covariance(contracted, batches.weights)
-            contracted = mean + (contracted - mean) @ transport(left, _nonnegative(own - added))
+            steps = mean + (steps - mean) @ transport(left, _nonnegative(own - added))
             # whether the chain has left is decided by its own steps
-            cells = np.where(cells >= 0, _flat_nearest(space, x, contracted), -1)
-        added = _accumulate(space, x, contracted, cells, batches.weights, True)[3]
-        total = np.trace(_covariance(contracted, batches.weights) + added, axis1=1, axis2=2)
-        excess = total / np.maximum(np.trace(own, axis1=1, axis2=2), 1e-300) - 1
-        steps = contracted
-    offsets, indices, entries, _ = _accumulate(space, x, steps, cells, batches.weights, compensate)
+            cells = np.where(cells >= 0, _flat_nearest(space, x, steps), -1)
+            offsets, indices, entries, added = _accumulate(space, x, steps, cells, weights, True)
+            left = _covariance(steps, weights)
+        trace = np.trace(own, axis1=1, axis2=2)
+        excess = np.trace(left + added, axis1=1, axis2=2) / np.maximum(trace, 1e-300) - 1
+    else:
+        offsets, indices, entries, _ = _accumulate(space, x, steps, cells, weights, False)
     matrix = csr_array((entries, indices, offsets), shape=(len(x), space.unknowns))
     matrix.sort_indices()
-    killed = (cells < 0).astype(float) @ batches.weights
-    return Rows(matrix, killed, excess)
+    return Rows(matrix, (cells < 0) @ weights, excess)
 
 
 def _covariance(steps: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -226,8 +237,8 @@ class TransferOperator:
     """
 
     def __init__(
-        self, space: NodalSpace, domain: Domain, batches: Batches, comm: MPI.Comm, boundary: str = "absorbing",
-        compensate: bool = False,
+        self, space: NodalSpace, domain: Domain, batches: Batches | CellQuadrature, comm: MPI.Comm,
+        boundary: str = "absorbing", compensate: bool = False,
     ) -> None:  # fmt: skip
         self.space, self.comm = space, comm
         n = space.unknowns

@@ -11,13 +11,14 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mpi4py import MPI
 
 import numpy as np
 
 from fpsolve.errors import InputError, NoFiniteAnswer
+from fpsolve.fem.gaussian_steps import CellQuadrature, resolving_quadrature
 from fpsolve.fem.nodal import NodalField, NodalSpace, nodal_space
 from fpsolve.fem.resolvent import Resolvent
 from fpsolve.fem.transfer import TransferOperator, transfer_rows
@@ -128,7 +129,7 @@ class _Discretisation:
 
     chain: Chain
     domain: Domain
-    batches: Batches
+    batches: Batches | CellQuadrature
     space: NodalSpace
 
     @property
@@ -226,7 +227,7 @@ def chain_exit_time(
     levels: list[ChainLevel] = []
     current = request.size if tolerance is not None else RATIO**2 * request.size
     while True:
-        problem, level = _level(chain, domain, chosen, current, request, comm)
+        problem, level = _level(chain, domain, chosen, current, request, batches is not None, comm)
         levels.append(level)
         error = _discretisation_error(levels)
         worst = float(np.max(error / np.abs(level.moments)))
@@ -235,31 +236,40 @@ def chain_exit_time(
             len(levels), level.cells, level.unknowns, level.moments[0, 0], worst, level.seconds,
         )  # fmt: skip
         # half of the tolerance is for the batches
-        target = None if tolerance is None else tolerance if chosen.exact else tolerance / 2
+        target = None if tolerance is None else tolerance if problem.batches.exact else tolerance / 2
         if len(levels) >= 3 and (target is None or worst <= target):
             break
         if tolerance is not None and _exhausted(levels, request.max_unknowns, chain.dimension):
             break
         current /= RATIO
     batch_error = np.zeros_like(error)
-    while not chosen.exact:
+    while not problem.batches.exact:
         batch_error = _batch_error(problem, levels, request, comm)
         enough = tolerance is None or np.max(batch_error / np.abs(level.moments)) <= tolerance / 2
         longer = 4 * chosen.count // chosen.sequences
-        if enough or batches is not None or longer > MAX_POINTS:
+        if enough or batches is not None or longer > MAX_POINTS or isinstance(problem.batches, CellQuadrature):
             break
         chosen = make_batches(chain, reference, longer)
-        problem, level = _level(chain, domain, chosen, current, request, comm)
+        problem, level = _level(chain, domain, chosen, current, request, batches is not None, comm)
         levels.append(level)
     return _result(problem, request, levels, error, batch_error, comm, time.perf_counter() - began)
 
 
 def _level(
-    chain: Chain, domain: Domain, batches: Batches, size: float, request: ChainRequest, comm: MPI.Comm
+    chain: Chain,
+    domain: Domain,
+    batches: Batches,
+    size: float,
+    request: ChainRequest,
+    asked: bool,
+    comm: MPI.Comm,
 ) -> tuple[_Discretisation, ChainLevel]:
     began = time.perf_counter()
     size = min(size, float(np.max(np.ptp(np.array(domain.bounding_box()), axis=0))))
-    problem = _Discretisation(chain, domain, batches, nodal_space(domain, size, request.degree, comm))
+    space = nodal_space(domain, size, request.degree, comm)
+    problem = _Discretisation(chain, domain, batches, space)
+    if chain.law == "gaussian" and request.degree > 1 and not asked:
+        problem = replace(problem, batches=resolving_quadrature(chain, space) or batches)
     operator = problem.operator(comm)
     fields, residual, iterations = problem.solve(operator, request.moments)
     excess = float(np.max(operator.excess)) if problem.compensate else 0.0
@@ -294,18 +304,20 @@ def _batch_error(
 
     The sequences are independent: the scatter of their answers gives the random part with 95 % confidence. Moment
     matching is not linear, its bias falls at least with the first power of the length: halves of the sequences show
-    at least as much.
+    at least as much. A quadrature is compared with one of lower degree.
     """
     batches = problem.batches
     space = nodal_space(problem.domain, RATIO * levels[-1].size, request.degree, comm)
 
-    def answer(part: Batches) -> np.ndarray:
+    def answer(part: Batches | CellQuadrature) -> np.ndarray:
         own = _Discretisation(problem.chain, problem.domain, part, space)
         operator = own.operator(comm)
         fields = own.solve(operator, request.moments)[0]
         operator.destroy()
         return own.moments_at(request.starts, fields)
 
+    if isinstance(batches, CellQuadrature):
+        return np.abs(answer(batches) - answer(batches.halved()))
     each = np.array([answer(batches.sequence(k)) for k in range(batches.sequences)])
     scatter = STUDENT * each.std(axis=0, ddof=1) / math.sqrt(batches.sequences)
     return np.maximum(scatter, np.abs(answer(batches) - answer(batches.halved())))

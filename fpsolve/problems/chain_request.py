@@ -10,10 +10,12 @@ from fpsolve.errors import InputError
 from fpsolve.fem.spacing import check_count
 from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
-from fpsolve.problems.request import as_points, _check_numbers
+from fpsolve.problems.request import _check_numbers, as_points
 
 #: Degree of the elements by dimension, measured in benchmarks/README.md.
 DEGREE = {1: 3, 2: 2, 3: 2}
+#: With Gaussian steps u is smooth inside the domain.
+SMOOTH_DEGREE = {1: 4, 2: 4, 3: 3}
 #: The domain's extent divided by these: the size where nothing is said, and where refinement begins.
 CELLS = {1: 64, 2: 16, 3: 8}
 FIRST_CELLS = {1: 16, 2: 8, 3: 4}
@@ -58,7 +60,8 @@ def checked_chain_request(
     if not inside.all():
         point = x[~inside][0].tolist()
         raise InputError("exit.starts", point, "a point inside the domain", "A start outside has left.")
-    return ChainRequest(x, tolerance, start_size, degree or DEGREE[d], moments, max_unknowns or MAX_UNKNOWNS[d])
+    default = SMOOTH_DEGREE if chain.law == "gaussian" else DEGREE
+    return ChainRequest(x, tolerance, start_size, degree or default[d], moments, max_unknowns or MAX_UNKNOWNS[d])
 
 
 def check_chain_mesh(chain: Chain, domain: Domain, size: float | None, refined: bool = False) -> float:
