@@ -13,7 +13,7 @@ from fpsolve.errors import InputError
 from fpsolve.model.process import Process
 from fpsolve.theory.gaussian import wasserstein
 from fpsolve.theory.mixture import GaussianMixture, gaussian_mixture, local_gaussians
-from fpsolve.theory.transport import quantise, wasserstein_bounds, wasserstein_points, wasserstein_tables
+from fpsolve.theory.transport import Quantised, quantise, wasserstein_bounds, wasserstein_points, wasserstein_tables
 
 TWO = fp.SGD("(x**2 - 1)**2 + 0.5*y**2 + x*y", covariance=[["2 + x", "0.2"], ["0.2", "1"]], epsilon2=0.01)
 SINGULAR = GaussianMixture([0.3, 0.7], [[-1.0, 0.0], [1.0, 0.5]], [np.diag([0.1, 0.0]), np.diag([0.2, 0.0])])
@@ -24,8 +24,15 @@ def one(mean, covariance):
     return GaussianMixture([1.0], [mean], [covariance])
 
 
-def pair(law, count):
-    return law.quantised(count // 4), law.quantised(count)
+def cloud(law, count):
+    """The law on points as a density on a mesh is: from many points."""
+    many = law.quantised(20_000)
+    found = quantise(many.points, many.weights, count)
+    return Quantised(found.points, found.weights, math.hypot(found.spread, many.spread))
+
+
+def distance(law, other, count, least=0.0):
+    return wasserstein_bounds(cloud(law, count), other.quantised(count), cloud(other, count), least)
 
 
 def random_covariance(rng, d):
@@ -194,18 +201,30 @@ def test_bounds_hold_the_distance_of_gaussians(d, shift):
     rng = np.random.default_rng(10 * d)
     S1, S2, m = random_covariance(rng, d), random_covariance(rng, d), shift * rng.normal(size=d)
     exact = wasserstein(np.zeros(d), S1, m, S2)
-    found = wasserstein_bounds(pair(one(np.zeros(d), S1), 400), pair(one(m, S2), 400))
+    found = distance(one(np.zeros(d), S1), one(m, S2), 400)
     assert found.lower <= exact <= found.upper
     assert found.value == pytest.approx(exact, rel=0.03)
-    assert found.upper - found.lower > 0.2 * abs(found.value - exact)
     # finer points: narrower bounds
-    coarse = wasserstein_bounds(pair(one(np.zeros(d), S1), 100), pair(one(m, S2), 100))
+    coarse = distance(one(np.zeros(d), S1), one(m, S2), 100)
+    assert coarse.lower <= exact <= coarse.upper
     assert found.upper - found.lower < 0.8 * (coarse.upper - coarse.lower)
+
+
+def test_distances_below_that_of_the_points():
+    """A shift by 0.02 standard deviations, while the points are 0.13 apart."""
+    S, m = np.array([[1.0, 0.3], [0.3, 0.5]]), np.array([0.02, 0.01])
+    law, other = one([0.0, 0.0], S), one(m, 1.01 * S)
+    exact = wasserstein(np.zeros(2), S, m, 1.01 * S)
+    found = distance(law, other, 300)
+    assert found.lower <= exact <= found.upper
+    assert wasserstein_points(cloud(law, 300), other.quantised(300)) > 4 * exact
+    assert found.value == pytest.approx(exact, rel=0.3)
+    assert distance(law, other, 300, least=exact).lower == exact
 
 
 def test_bounds_hold_for_singular_gaussians():
     law, other = one([0.0, 0.0], np.diag([1.0, 0.0])), one([0.0, 0.0], np.diag([0.0, 1.0]))
-    found = wasserstein_bounds(pair(law, 256), pair(other, 256))
+    found = distance(law, other, 256)
     assert found.lower <= math.sqrt(2) <= found.upper * (1 + 1e-12)
     assert found.value == pytest.approx(math.sqrt(2), rel=1e-3)
 
@@ -214,13 +233,13 @@ def test_equal_laws_from_different_points():
     """The distance of the points is not 0, that of the laws is: the bounds say so."""
     law = one([0.0, 0.0], np.eye(2))
     x = law.sample(20_000, seed=2)
-    mine = tuple(quantise(x, np.ones(len(x)), n) for n in (75, 300))
-    found = wasserstein_bounds(mine, pair(law, 300))
+    mine = quantise(x, np.ones(len(x)), 300)
+    found = wasserstein_bounds(mine, law.quantised(300), cloud(law, 300))
     assert found.lower == 0.0
-    between = wasserstein_points(mine[1], law.quantised(300))
-    assert between == pytest.approx(math.hypot(mine[1].spread, law.quantised(300).spread), rel=0.1)
+    between = wasserstein_points(mine, law.quantised(300))
+    assert between == pytest.approx(math.hypot(mine.spread, law.quantised(300).spread), rel=0.1)
     assert between < found.upper < 1.5 * between
-    assert found.value < 0.65 * between  # the extrapolation removes the larger part
+    assert found.value < 0.35 * between  # and the sample is off by some 0.02
 
 
 def test_upper_bound_for_any_measures():
@@ -230,10 +249,11 @@ def test_upper_bound_for_any_measures():
         x, y = rng.exponential(size=(150, 2)), rng.normal(size=(150, 2)) ** 3 * rng.uniform(0.1, 1)
         v, w = rng.exponential(size=150), rng.exponential(size=150)
         exact = wasserstein_points(quantise(x, v, 1000), quantise(y, w, 1000))
-        found = wasserstein_bounds((quantise(x, v, 4), quantise(x, v, 16)), (quantise(y, w, 4), quantise(y, w, 16)))
+        first, second = quantise(x, v, 16), quantise(y, w, 16)
+        found = wasserstein_bounds(first, second, second)
         assert found.lower <= exact <= found.upper
         # the triangle inequality alone would say at least this
-        assert found.upper < found.lower + 2 * (quantise(x, v, 16).spread + quantise(y, w, 16).spread)
+        assert found.upper < found.lower + 2 * (first.spread + second.spread)
 
 
 def test_quantised_points_are_barycentres():

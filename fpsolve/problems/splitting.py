@@ -36,6 +36,8 @@ from fpsolve.theory.transport import Transport, quantise, wasserstein_bounds, wa
 EMPTY = 1e-9
 #: Pieces of a cell in one dimension, in which masses are counted for W₂.
 PIECES = 8
+#: A mixture without a density is put on this many times the points first, in place of the mesh's quadrature points.
+TWIN = 20
 
 
 @dataclass(frozen=True)
@@ -316,23 +318,28 @@ class _Frame:
         return np.append(ends[order, :-1].ravel(), ends[order[-1], -1]), mass[order].ravel()
 
     def _by_program(self, density: fem.Function, mixtures: Sequence[GaussianMixture]) -> list[Transport]:
-        weights = np.maximum(self.quadrature.weights * self.quadrature.values(density), 0.0)
-        parts = self.comm.gather((self.quadrature.flat, weights.ravel(), self.quadrature.weights.ravel()))
+        volumes = self.quadrature.weights
+        columns = [volumes * self.quadrature.values(density)]
+        columns += [volumes * self.quadrature.at(m.density) if m.regular else 0 * volumes for m in mixtures]
+        local = np.concatenate(
+            [self.quadrature.flat, volumes.reshape(-1, 1), *(c.reshape(-1, 1) for c in columns)], axis=1
+        )
+        parts = self.comm.gather(local)
 
         def work() -> list[Transport]:
             assert parts is not None
-            x, w, volumes = (np.concatenate([part[i] for part in parts]) for i in (0, 1, 2))
-            counts = (max(self.points // 2**self.d, 2), self.points)
-            mine = (quantise(x, w, counts[0], volumes), quantise(x, w, counts[1], volumes))
-            mean = w @ x / w.sum()
-            covariance = np.einsum("n,ni,nj->ij", w / w.sum(), x - mean, x - mean)
-            return [
-                wasserstein_bounds(
-                    mine,
-                    (mixture.quantised(counts[0]), mixture.quantised(counts[1])),
-                    wasserstein(mean, covariance, mixture.mean, mixture.covariance),
-                )
-                for mixture in mixtures
-            ]
+            table = np.concatenate(parts)
+            x, volume, weights = table[:, : self.d], table[:, self.d], np.maximum(table[:, self.d + 1 :], 0.0).T
+            mean = weights[0] @ x / weights[0].sum()
+            covariance = np.einsum("n,ni,nj->ij", weights[0] / weights[0].sum(), x - mean, x - mean)
+            mine = quantise(x, weights[0], self.points, volume)
+            result = []
+            for mixture, own in zip(mixtures, weights[1:], strict=True):
+                other = mixture.quantised(self.points)
+                fine = mixture.quantised(TWIN * self.points)
+                cloud = (x, own, self.points, volume) if own.any() else (fine.points, fine.weights, self.points)
+                least = wasserstein(mean, covariance, mixture.mean, mixture.covariance)
+                result.append(wasserstein_bounds(mine, other, quantise(*cloud), least))
+            return result
 
         return on_root(self.comm, work)

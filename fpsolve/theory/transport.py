@@ -9,6 +9,10 @@ The first is the triangle inequality. The second is sharper than that: write ``W
 largest ∫x·y. Barycentres leave out q² of the second moment, and C is monotone in the convex order, since
 ``C = min ∫φdμ + ∫φ*dν`` over convex φ, whose integrals barycentres do not increase (Jensen); so C of the points is at
 most C(μ, ν).
+
+LP itself is too large for near measures: when μ = ν sits on two sets of points, LP² is about q_μ² + q_ν². This excess
+comes from how points fit locally and hardly depends on where mass has to go, so it is measured on ν put on points both
+ways, and subtracted. (Two Gaussians with W₂ = 0.023 standard deviations on 800 points: 0.024, while LP = 0.077.)
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class Transport:
     Attributes
     ----------
     value : float
-        Extrapolated from two quantisations, within the bounds.
+        LP without its excess, within the bounds.
     lower, upper : float
         Bounds; see the module's docstring.
     """
@@ -134,27 +138,23 @@ def _sum_one(weights: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def wasserstein_bounds(
-    first: tuple[Quantised, Quantised], second: tuple[Quantised, Quantised], least: float = 0.0
-) -> Transport:
-    """Return W₂ of two measures from a coarse and a fine quantisation of each, with bounds. Not collective.
-
-    Between two quantisations LP² changes in proportion to q², so that it is extrapolated to q = 0. (LP² exceeds W₂²
-    where the points of the two measures do not fit, by about q_μ² + q_ν² when they are equal.)
+def wasserstein_bounds(first: Quantised, second: Quantised, twin: Quantised, least: float = 0.0) -> Transport:
+    """Return W₂ of two measures on points, with bounds. Not collective. Raises NotConverged.
 
     Parameters
     ----------
-    first, second : (coarse, fine)
+    first, second : Quantised
+    twin : Quantised
+        The second measure, put on points in the way the first one was: for the excess of LP.
     least : float
         A lower bound known otherwise, e.g. Gelbrich's from mean and covariance (`gaussian.wasserstein`).
     """
-    coarse, fine = (wasserstein_points(a, b) ** 2 for a, b in zip(first, second, strict=True))
-    lost, before = (a.spread**2 + b.spread**2 for a, b in ((first[1], second[1]), (first[0], second[0])))
-    lower = max(math.sqrt(fine) - first[1].spread - second[1].spread, least, 0.0)
-    upper = max(math.sqrt(fine + lost), lower)
-    ratio = lost / before if before > 0 else 0.0
-    guess = fine - (coarse - fine) * ratio / (1 - ratio) if ratio < 1 else fine
-    return Transport(float(np.clip(math.sqrt(max(guess, 0.0)), lower, upper)), lower, upper)
+    distance = wasserstein_points(first, second)
+    lost, of_twin = first.spread**2 + second.spread**2, twin.spread**2 + second.spread**2
+    lower = max(distance - first.spread - second.spread, least, 0.0)
+    upper = max(math.sqrt(distance**2 + lost), lower)
+    excess = wasserstein_points(twin, second) ** 2 * (lost / of_twin if of_twin > 0 else 0.0)
+    return Transport(float(np.clip(math.sqrt(max(distance**2 - excess, 0.0)), lower, upper)), lower, upper)
 
 
 def wasserstein_tables(x: np.ndarray, F: np.ndarray, y: np.ndarray, G: np.ndarray) -> float:
