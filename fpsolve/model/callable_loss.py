@@ -6,7 +6,7 @@ each column. Two ways to its derivatives:
 * given as functions of the same arguments. All three are then called once for many points and samples, with NumPy
   arrays in the place of numbers: theta of shape (d, n, 1), columns of shape (…, N) or (…, n, N), so that
   ``theta[i]*x`` has shape (n, N). `gradient` returns d such arrays, `hessian` d rows of d (or its upper triangle row
-  by row).
+  by row). They are called from several threads at once (FPSOLVE_THREADS=1 for one).
 * taken by JAX. The function must then be written with `jax.numpy`, and may do with the vector theta what JAX can
   differentiate twice, e.g. cut weight matrices out of it. In double precision whatever JAX's global setting is.
 
