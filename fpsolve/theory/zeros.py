@@ -95,56 +95,78 @@ def isolate_all(
         With all known zeros and the new ones, which may lie (a little) outside of the domain.
     """
     search = Search(list(known))
-    scale = np.maximum(cover.upper - cover.lower, 1e-300)
-    queue: list[tuple[float, int, Box]] = []
-    number = 0
-
-    def push(lo: np.ndarray, hi: np.ndarray) -> None:
-        nonlocal number
-        reduced = cover.reduce(lo, hi)
-        if reduced is None or any(_inside(reduced, zero.region) for zero in search.zeros):
-            return
-        number += 1
-        heapq.heappush(queue, (-float(np.prod((reduced[1] - reduced[0]) / scale)), number, reduced))
-
-    for box in cover.roots:
-        push(*box)
-    while queue:
-        _, _, (lo, hi) = queue[0]
-        if any(_inside((lo, hi), zero.region) for zero in search.zeros):  # a region that is new
-            heapq.heappop(queue)
-            continue
+    boxes = _Boxes(cover, search.zeros)
+    scale = boxes.scale
+    for root in cover.roots:
+        boxes.push(*root)
+    while (box := boxes.first()) is not None:
         if budget.spent(search.boxes):
             search.exhausted = True
             break
-        heapq.heappop(queue)
+        boxes.pop()
         search.boxes += 1
+        lo, hi = box
         verdict = examine(derivatives, lo, hi)
         if verdict.kind == EMPTY:
             continue
         if verdict.kind == UNIQUE:
-            if not record(search.zeros, (lo, hi), contract(derivatives, verdict.box)):
-                search.undecided.append((lo, hi))
+            if not record(search.zeros, box, contract(derivatives, verdict.box)):
+                search.undecided.append(box)
             continue
-        inner_lo, inner_hi = _thickened(verdict.box, (lo, hi), SMALLEST * scale)
-        if verdict.regular and _propose(derivatives, search.zeros, (inner_lo, inner_hi), scale, polish):
-            push(inner_lo, inner_hi)
-            continue
-        if np.all((inner_hi - inner_lo) <= SMALLEST * scale):
-            search.undecided.append((inner_lo, inner_hi))
-            continue
-        if np.max((inner_hi - inner_lo) / scale) <= SHRUNK * np.max((hi - lo) / scale):
-            push(inner_lo, inner_hi)
-            continue
-        side = _side(inner_hi - inner_lo, scale, verdict.weights)
-        middle = 0.5 * (inner_lo[side] + inner_hi[side])
-        left, right = inner_hi.copy(), inner_lo.copy()
-        left[side] = right[side] = middle
-        push(inner_lo, left)
-        push(right, inner_hi)
-    rest = [box for _, _, box in sorted(queue, key=lambda entry: entry[:2])]
-    search.undecided += [box for box in rest if not any(_inside(box, zero.region) for zero in search.zeros)]
+        inner = _thickened(verdict.box, box, SMALLEST * scale)
+        sides = inner[1] - inner[0]
+        if verdict.regular and _propose(derivatives, search.zeros, inner, scale, polish):
+            boxes.push(*inner)
+        elif np.all(sides <= SMALLEST * scale):
+            search.undecided.append(inner)
+        elif np.max(sides / scale) <= SHRUNK * np.max((hi - lo) / scale):
+            boxes.push(*inner)
+        else:
+            boxes.push_halves(inner, verdict.weights)
+    search.undecided += boxes.rest()
     return search
+
+
+class _Boxes:
+    """Boxes that wait, the largest first; those in regions of known zeros, and outside of the domain, are left out."""
+
+    def __init__(self, cover: Cover, zeros: list[Isolated]) -> None:
+        self.cover, self.zeros = cover, zeros
+        self.scale = np.maximum(cover.upper - cover.lower, 1e-300)
+        self._heap: list[tuple[float, int, Box]] = []
+        self._number = 0
+
+    def push(self, lo: np.ndarray, hi: np.ndarray) -> None:
+        reduced = self.cover.reduce(lo, hi)
+        if reduced is None or self._known(reduced):
+            return
+        self._number += 1
+        volume = float(np.prod((reduced[1] - reduced[0]) / self.scale))
+        heapq.heappush(self._heap, (-volume, self._number, reduced))
+
+    def push_halves(self, box: Box, weights: np.ndarray | None) -> None:
+        lo, hi = box
+        side = _side(hi - lo, self.scale, weights)
+        left, right = hi.copy(), lo.copy()
+        left[side] = right[side] = 0.5 * (lo[side] + hi[side])
+        self.push(lo, left)
+        self.push(right, hi)
+
+    def first(self) -> Box | None:
+        """Return the largest box that is not known by now."""
+        while self._heap and self._known(self._heap[0][2]):
+            heapq.heappop(self._heap)
+        return self._heap[0][2] if self._heap else None
+
+    def pop(self) -> None:
+        heapq.heappop(self._heap)
+
+    def rest(self) -> list[Box]:
+        """Return all boxes that are left."""
+        return [box for _, _, box in sorted(self._heap, key=lambda entry: entry[:2]) if not self._known(box)]
+
+    def _known(self, box: Box) -> bool:
+        return any(_inside(box, zero.region) for zero in self.zeros)
 
 
 def _inside(box: Box, other: Box) -> bool:
