@@ -13,6 +13,7 @@ from fpsolve.app.figure_curves import COMPUTED, DASHED
 from fpsolve.app.figure_files import asleep_elsewhere, save
 from fpsolve.app.figure_paint import loss_curve
 from fpsolve.app.report import evenly
+from fpsolve.fem.boundary import EXIT
 from fpsolve.model.domains import Ball, Box
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ STARTS, TIMES, TRAJECTORIES = 4, 9, 6
 #: Fewer paths than this are drawn as points.
 SCATTER = 3000
 #: Of a histogram in one dimension, and along each axis in two.
-BINS, CELLS = 60, 50
+BINS, CELLS = 60, 40
 #: The share of paths beyond the limits of an axis on which nothing else bounds them.
 TAIL = 0.005
 
@@ -142,8 +143,12 @@ def _density_size(answer: SimulateAnswer, count: int) -> tuple[float, float]:
     assert answer.paths is not None
     if len(answer.paths.names) == 1:
         return 7.5, 4.6
-    columns = min(count, 3)
+    columns = _columns(count)
     return 3.4 * columns + 1.2, 3.1 * math.ceil(count / columns) + 0.7
+
+
+def _columns(count: int) -> int:
+    return 2 if count == 4 else min(count, 3)
 
 
 def _draw_density(figure: Figure, answer: SimulateAnswer, shown: list[int]) -> None:
@@ -177,7 +182,7 @@ def _draw_line(axes: Axes, answer: SimulateAnswer, shown: list[int], low: float,
 def _draw_planes(figure: Figure, answer: SimulateAnswer, shown: list[int], low: np.ndarray, high: np.ndarray) -> None:
     """The first two coordinates, the others integrated out, each time on its own scale."""
     sample: Any = answer.paths
-    columns = min(len(shown), 3)
+    columns = _columns(len(shown))
     panels = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False).ravel()
     painted: Any = None
     for axes, k in zip(panels, shown, strict=False):
@@ -205,7 +210,7 @@ def _draw_planes(figure: Figure, answer: SimulateAnswer, shown: list[int], low: 
 def _outline(axes: Axes, domain: Any) -> None:
     from matplotlib.patches import Circle, Rectangle
 
-    line: dict[str, Any] = {"fill": False, "edgecolor": style.KINDS[0][1] if 0 in style.KINDS else "#d55e00"}
+    line: dict[str, Any] = {"fill": False, "edgecolor": style.KINDS[EXIT][1]}
     if isinstance(domain, Ball) and domain.dimension == 2:
         axes.add_patch(Circle(domain.center, domain.radius, linewidth=1.4, **line))
     if isinstance(domain, Box) and domain.dimension == 2:
