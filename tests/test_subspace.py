@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import flint
 import jax.numpy as jnp
 import numpy as np
@@ -130,7 +132,31 @@ def test_formulas_on_a_subspace():
     plain = fp.SGD("a**2 + b**2 + c**2 + e**4", "identity", names, epsilon2=0.1).landscape
     process = fp.sgd_process(restrict(plain, [0, 0, 0, 0], [[1, 1, 1, 0], [0, 0, 1, 2]]), fp.noise_level(epsilon2=0.1))
     assert process.isotropic and process.constant_diffusion
-    assert all(bound.verified for bound in fp.bounds.sharp_bounds(process, fp.Ball((0.0, 0.0), 0.5)))
+    assert all(bound.verified for bound in fp.bounds.sharp_bounds(process, fp.Ball((0.0, 0.0), 0.5), budget=2.0))
+
+
+def test_memory_on_a_subspace_is_bounded_by_all_parameters():
+    """Thirty parameters: the Hessians of a full block are 144 MB and their halves besides; allowed are 32 MB in all."""
+    d, rng = 30, np.random.default_rng(0)
+    inputs, target = rng.normal(size=(20_000, d)), rng.normal(size=20_000)
+
+    def residual(w, x, y):
+        return sum(w[i] * x[i] for i in range(d)) - y
+
+    linear = callable_landscape(
+        lambda w, x, y: residual(w, x, y) ** 2 / 2,
+        [inputs, target],
+        [f"w{i}" for i in range(d)],
+        lambda w, x, y: [residual(w, x, y) * x[i] for i in range(d)],
+        lambda w, x, y: [x[i] * x[j] for i in range(d) for j in range(i, d)],
+    )
+    line = restrict(linear, np.zeros(d), [np.eye(d)[3]])
+    tracemalloc.start()
+    found = line.hessian(np.zeros((1, 1)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6
+    np.testing.assert_allclose(found[:, 0, 0], np.mean(inputs[:, 3] ** 2), rtol=1e-12)
 
 
 def test_what_is_neglected(full):

@@ -47,6 +47,9 @@ class Rows(Protocol):
         `columns` have shape (N, …); (n, N, …) with `own`: every point has samples of its own.
         """
 
+    def arrays(self, kind: Kind) -> int:
+        """Return how many arrays are in flight beyond the rows; see `SampleMeans.arrays`."""
+
     def restricted(self, origin: np.ndarray, basis: np.ndarray) -> Rows:
         """Return the rows of t -> ℓ(origin + basis t), basis (d, k)."""
 
@@ -90,6 +93,13 @@ class ArrayRows:
             full[i, j] = full[j, i] = entry
         inner = np.einsum("ia,ijpk,jb->abpk", v, full, v, optimize=True)
         return result + [inner[a, b] for a, b in zip(*np.triu_indices(v.shape[1]), strict=True)]
+
+    def arrays(self, kind: Kind) -> int:
+        """Return how many arrays are in flight: on a subspace the derivatives in all parameters."""
+        if self.basis is None:
+            return 0
+        d = len(self.basis)
+        return {"loss": d, "gradient": 2 * d, "hessian": 2 * d**2}[kind]
 
     def restricted(self, origin: np.ndarray, basis: np.ndarray) -> ArrayRows:
         """Return the rows on a subspace; see `Rows`."""
@@ -161,6 +171,10 @@ class CallableLandscape(SampleMeans):
     def columns(self, kind: Kind, x: np.ndarray, start: int, stop: int) -> list[np.ndarray]:
         """Return rows of terms; see `SampleMeans.columns`."""
         return self.rows(kind, x, [column[start:stop] for column in self.data], False)
+
+    def arrays(self, kind: Kind) -> int:
+        """Return how many arrays are in flight; see `SampleMeans.arrays`."""
+        return self.rows.arrays(kind)
 
     def sample_gradients(self, x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
         """Return ∇L_k of every sample k, shape (n, N, d); of the samples `index` (n, b) only, shape (n, b, d).

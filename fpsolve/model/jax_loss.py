@@ -36,11 +36,12 @@ def _double() -> AbstractContextManager[Any]:
 class JaxRows:
     """The terms of ``sample_loss(theta, *columns)`` and their derivatives by JAX; implements `callable_loss.Rows`.
 
-    XLA uses threads of its own, so none are made for it.
+    XLA uses threads of its own, so none are made for it. `parameters` is the number of them on a subspace.
     """
 
     sample_loss: Callable[..., Any]
     threaded: bool = False
+    parameters: int = 0
 
     @classmethod
     def of(cls, sample_loss: Callable[..., Any], point: np.ndarray, sample: Sequence[np.ndarray]) -> JaxRows:
@@ -83,7 +84,11 @@ class JaxRows:
     def restricted(self, origin: np.ndarray, basis: np.ndarray) -> JaxRows:
         """Return the rows on a subspace; JAX differentiates with respect to its coordinates only."""
         inner = self.sample_loss
-        return JaxRows(lambda t, *columns: inner(origin + basis @ t, *columns))
+        return JaxRows(lambda t, *columns: inner(origin + basis @ t, *columns), parameters=len(basis))
+
+    def arrays(self, kind: Kind) -> int:
+        """Return how many arrays are in flight, roughly: values and tangents of each parameter on a subspace."""
+        return 8 * self.parameters
 
     @cached_property
     def _compiled(self) -> dict[tuple[Kind, bool], Callable[..., Any]]:

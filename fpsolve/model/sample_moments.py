@@ -68,6 +68,10 @@ class SampleMeans(ABC):
         row, for ``"hessian"``.
         """
 
+    def arrays(self, kind: Kind) -> int:
+        """Return how many arrays (points × samples) `columns` has in flight if more than it returns; else 0."""
+        return 0
+
     def repaired(self, name: str, values: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return `values` (n, …) of the method `name` with those replaced that are not finite but could be."""
         return values
@@ -143,7 +147,7 @@ class SampleMeans(ABC):
         x = np.asarray(x, dtype=float).reshape(-1, d)
         rows = {"loss": 1, "gradient": d, "hessian": d + d * (d + 1) // 2}[kind]
         mean, products = np.empty((rows, len(x))), np.empty((len(pairs), len(x)))
-        entries = min(BLOCK, max(256, IN_FLIGHT // rows))
+        entries = min(BLOCK, max(256, IN_FLIGHT // max(rows, self.arrays(kind))))
         width = min(self.samples, entries)
         step = max(1, entries // width)
 
