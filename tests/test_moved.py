@@ -61,7 +61,7 @@ def test_ends_of_intervals():
 
 @pytest.mark.parametrize("base", [Ball((0.3, -0.2), 1.0), WELL, Box((0.0, 0.0), (1.0, 2.0), ("left",))])
 def test_contains(base):
-    """Against the distance along the normal at the foot of each point, found by a search among 20,000 feet."""
+    """Against a polygon of many moved boundary points; a box against its own map."""
     moved = Moved(base, bump)
     low, high = moved.bounding_box()
     x = np.random.default_rng(3).uniform(low - 0.1, high + 0.1, (2000, 2))
