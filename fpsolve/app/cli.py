@@ -1,4 +1,4 @@
-"""The command line: ``fpsolve exit|evolve|backward|steady|simulate CASE.toml``, ``fpsolve info``; also under mpirun.
+"""The command line: ``fpsolve COMMAND CASE.toml`` (see `COMMANDS`), ``fpsolve info``; also under ``mpirun -n N``.
 
 Exit codes: 0 answered; 2 the input is wrong; 3 not converged, tolerance not met or a bound violated (the result
 is written all the same); 4 no finite answer; 1 an error in fpsolve itself; 130 interrupted.
