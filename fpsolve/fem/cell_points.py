@@ -12,9 +12,10 @@ from fpsolve.fem.nodal import NodalSpace
 def cell_points(space: NodalSpace, degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return points (m·q, d), weights (m·q,) and cells (m·q,) of a rule of that degree in the reference cell."""
     d = space.points.shape[1]
-    reference, weights = basix.make_quadrature(CELLS[d - 1], degree)
+    rule = basix.make_quadrature(CELLS[d - 1], degree)
+    reference, weights = np.asarray(rule[0]), np.asarray(rule[1])
     geometry = space.geometry
-    table = element(d, geometry.order).tabulate(1, reference)[:, :, :, 0]
+    table = np.asarray(element(d, geometry.order).tabulate(1, reference))[:, :, :, 0]
     nodes = geometry.nodes[geometry.cells]
     at = np.einsum("qk,mkj->mqj", table[0], nodes)
     jacobian = np.einsum("iqk,mkj->mqij", table[1:], nodes)

@@ -87,7 +87,8 @@ def quadrature_rows(space: NodalSpace, rule: CellQuadrature, x: np.ndarray) -> c
     whitening = np.linalg.inv(factor)
     height = (2 * np.pi) ** (-x.shape[1] / 2) * np.prod(np.diagonal(whitening, axis1=1, axis2=2), axis=1)
     stretch = np.linalg.norm(whitening, ord=2, axis=(1, 2))
-    offsets, parts = [0], []
+    offsets = [np.zeros(1, dtype=np.int64)]
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
     width = max(1, 4_000_000 // space.unknowns)
     for start in range(0, len(x), width):
         part = slice(start, start + width)
@@ -98,11 +99,11 @@ def quadrature_rows(space: NodalSpace, rule: CellQuadrature, x: np.ndarray) -> c
             mean[part], whitening[part], height[part], stretch[part], at, table, centre, radius, space.cells,
             np.zeros(space.unknowns), np.full(space.unknowns, -1), ends, indices, entries,
         )  # fmt: skip
-        offsets += (offsets[-1] + ends[1:]).tolist()
+        offsets.append(offsets[-1][-1] + ends[1:])
         parts.append((indices[: ends[-1]].copy(), entries[: ends[-1]].copy()))
     columns = np.concatenate([p[0] for p in parts]) if parts else np.empty(0, dtype=np.int32)
     data = np.concatenate([p[1] for p in parts]) if parts else np.empty(0)
-    matrix = csr_array((data, columns, np.array(offsets)), shape=(len(x), space.unknowns))
+    matrix = csr_array((data, columns, np.concatenate(offsets)), shape=(len(x), space.unknowns))
     matrix.sort_indices()
     return matrix
 

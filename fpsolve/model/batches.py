@@ -200,13 +200,14 @@ def _how_many(n: int, b: int, replacement: bool) -> int:
 
 def _every(n: int, b: int, replacement: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return all batches (J, b), each once whatever its order, and their probabilities (J,)."""
+    index: np.ndarray
     if not replacement:
         index = np.array(list(itertools.combinations(range(n), b)), dtype=np.int64).reshape(-1, b)
         return index, _equal(len(index))
-    index = np.array(list(itertools.combinations_with_replacement(range(n), b)), dtype=np.int64)
+    index = np.array(list(itertools.combinations_with_replacement(range(n), b)), dtype=np.int64).reshape(-1, b)
     # orders of a multiset: b! over the factorials of the multiplicities
-    run = np.ones(len(index))
-    logarithm = np.full(len(index), float(gammaln(b + 1)))
+    run: np.ndarray = np.ones(len(index))
+    logarithm: np.ndarray = np.full(len(index), float(gammaln(b + 1)))
     for k in range(1, b):
         run = np.where(index[:, k] == index[:, k - 1], run + 1, 1.0)
         logarithm -= np.log(run)

@@ -143,7 +143,7 @@ def chain_evolve(
     masses, messages = start_masses(initial, space, domain)
     chosen = make_batches(chain, np.average(space.nodes, axis=0, weights=masses), batches)
     operator = TransferOperator(space, domain, chosen, comm, boundary, compensate=True)
-    watched = np.array([formula(space.nodes) for formula in formulas]).reshape(len(formulas), -1)
+    watched = np.array([formula(space.nodes) for formula in formulas]).reshape(len(formulas), space.unknowns)
     first = None
     if isinstance(initial, PointStart):  # its first step needs no mesh
         point = np.array([initial.point], dtype=float)

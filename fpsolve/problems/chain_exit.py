@@ -32,9 +32,11 @@ log = logging.getLogger("fpsolve")
 
 #: Ratio of the sizes of successive meshes.
 RATIO = math.sqrt(2)
-MAX_LEVELS = 24
+LEVELS, MAX_LEVELS = 4, 24
 #: Student's quantile for 95 % with 8 sequences.
 STUDENT = 2.37
+#: Safety factor of the estimated error where u has jumps.
+SCATTER = 1.5
 MAX_POINTS = 4096
 
 
@@ -225,11 +227,11 @@ def chain_exit_time(
     reference = request.starts.mean(axis=0)
     chosen = make_batches(chain, reference, batches)
     levels: list[ChainLevel] = []
-    current = request.size if tolerance is not None else RATIO**2 * request.size
+    current = request.size if tolerance is not None else RATIO ** (LEVELS - 1) * request.size
     while True:
         problem, level = _level(chain, domain, chosen, current, request, batches is not None, comm)
         levels.append(level)
-        error = _discretisation_error(levels)
+        error = _discretisation_error(levels, isinstance(problem.batches, CellQuadrature))
         worst = float(np.max(error / np.abs(level.moments)))
         log.info(
             "chain, level %d: %d cells, %d unknowns, mean exit time %.8g, relative error %.1e (%.1f s)",
@@ -237,7 +239,7 @@ def chain_exit_time(
         )  # fmt: skip
         # half of the tolerance is for the batches
         target = None if tolerance is None else tolerance if problem.batches.exact else tolerance / 2
-        if len(levels) >= 3 and (target is None or worst <= target):
+        if len(levels) >= LEVELS and (target is None or worst <= target):
             break
         if tolerance is not None and _exhausted(levels, request.max_unknowns, chain.dimension):
             break
@@ -281,20 +283,24 @@ def _level(
     return problem, level
 
 
-def _discretisation_error(levels: list[ChainLevel]) -> np.ndarray:
-    """Return the estimated error of the last level: what moved in the last step, and half of what moved before.
+def _discretisation_error(levels: list[ChainLevel], smooth: bool) -> np.ndarray:
+    """Return the estimated error of the last level: what moved in the last steps of refinement.
 
-    With sizes that fall by √2 a method of second order halves its error from level to level, so that what moved is
-    at least what is left. The jumps of u make errors scatter; the step before last guards against a change that is
-    small by chance.
+    Sizes fall by √2, so that a method of second order halves its error from level to level, and what moved is at least
+    what is left; half of what moved before guards against a change that is small by chance. With batches of samples u
+    has jumps, of the more weight the fewer there are, and errors scatter from mesh to mesh: the distances to the last
+    three levels count, times 1.5.
     """
     last = levels[-1].moments
     if len(levels) < 2:
         return np.full_like(last, np.inf)
-    error = np.abs(last - levels[-2].moments)
-    if len(levels) > 2:
-        error = np.maximum(error, 0.5 * np.abs(levels[-2].moments - levels[-3].moments))
-    return error + levels[-1].residual * np.abs(last)
+    earlier = [level.moments for level in levels[-2::-1]]
+    moved = [np.abs(last - earlier[0])]
+    if smooth and len(earlier) > 1:
+        moved.append(0.5 * np.abs(earlier[0] - earlier[1]))
+    elif not smooth:
+        moved += [weight * np.abs(last - e) for weight, e in zip((1.0, 0.5), earlier[1:3], strict=False)]
+    return (1.0 if smooth else SCATTER) * np.max(moved, axis=0) + levels[-1].residual * np.abs(last)
 
 
 def _batch_error(
