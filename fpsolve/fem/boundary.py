@@ -33,10 +33,14 @@ class Boundary:
         `EXIT`, `REFLECTING` or `CHARACTERISTIC` for each exterior facet.
     measures : dict
         Length (area, number of points) of ``absorbing``, ``reflecting`` and ``characteristic`` parts.
+    ends : ndarray, shape (k, 2)
+        In two dimensions the points where an exit by drift alone ends (a facet's middle if that is inside of it), on
+        every rank: the mean exit time of a kinetic process grows like the root of the distance from there.
     """
 
     tags: mesh.MeshTags
     measures: dict[str, float]
+    ends: np.ndarray
 
     @property
     def exit_facets(self) -> np.ndarray:
@@ -74,7 +78,32 @@ def classify(
     kinds[np.isin(facet_tags.values, list(reflecting))] = REFLECTING
     tags = mesh.meshtags(domain, domain.topology.dim - 1, facets, kinds)
     names = {"absorbing": EXIT, "reflecting": REFLECTING, "characteristic": CHARACTERISTIC}
-    return Boundary(tags, {name: _measure(domain, tags, kind) for name, kind in names.items()})
+    by_drift = ~diffusive.reshape(x.shape[:2]).any(axis=1) & (kinds == EXIT)
+    partly = by_drift & ~led_out.reshape(x.shape[:2]).all(axis=1)
+    ends = _ends(domain, facets[by_drift], facets[kinds == CHARACTERISTIC], x[partly].mean(axis=1))
+    return Boundary(tags, {name: _measure(domain, tags, kind) for name, kind in names.items()}, ends)
+
+
+def _ends(domain: mesh.Mesh, exits: np.ndarray, others: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the corners that facets of both kinds share, and the points `inside`, of all ranks. Collective."""
+    if domain.topology.dim != 2:
+        return np.empty((0, domain.topology.dim))
+    corners = [_corners_of(domain, part) for part in (exits, others)]
+    parts = domain.comm.allgather((*corners, inside))
+    left, right, within = (np.concatenate([part[k] for part in parts]) for k in range(3))
+    if not len(left):
+        return within
+    # a corner has the same coordinates, bit by bit, on every rank
+    met = np.unique(left, axis=0)
+    return np.concatenate([met[(met[:, None] == right[None]).all(axis=2).any(axis=1)], within])
+
+
+def _corners_of(domain: mesh.Mesh, facets: np.ndarray) -> np.ndarray:
+    """Return the corners (n, 2) of edges, repeated. dolfinx divides by zero where there are none."""
+    if not len(facets):
+        return np.empty((0, 2))
+    nodes = mesh.entities_to_geometry(domain, 1, facets.astype(np.int32))[:, :2]
+    return np.asarray(domain.geometry.x[nodes.ravel(), :2])
 
 
 def facet_points(domain: mesh.Mesh, facets: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ from fpsolve.model.process import Process
 from fpsolve.problems.gibbs import solve_gibbs_level
 from fpsolve.problems.level import LevelAnswer, require_exit, solve_level
 from fpsolve.problems.request import Request, as_points, checked_request
+from fpsolve.problems.traps import require_motion, require_no_trap
 
 log = logging.getLogger("fpsolve")
 
@@ -40,6 +41,8 @@ RESOLVED = 0.5
 STAGNATION = 0.6
 #: A level whose estimate was this much too small leaves the next level's in doubt.
 UNTRUSTED = 10.0
+#: Factor of the sizes at each level where an exit by drift ends: both degrees err alike there, unseen by the estimate.
+SINGULAR = 0.3
 #: Layers away from the asked points are resolved down to this part of the domain's extent.
 SMALLEST_PICTURED = 50.0
 #: Curved cells are made up to this order (fem/curved.py).
@@ -158,11 +161,12 @@ def mean_exit_time(
     InputError
         What was asked does not fit together.
     NoFiniteAnswer
-        The process cannot leave.
+        The process cannot leave, or never moves from a start.
     NotConverged
         A linear solver failed.
     """
     settings = checked_request(process, domain, starts, tolerance, size, scheme, degree, moments, max_unknowns)
+    require_motion(process, domain, settings.starts)
     history: list[Level] = []
     # the estimate of any level is checked by the level before it; for a given mesh that is one twice as coarse
     sizes: float | SizeField = settings.size if tolerance is not None else _coarser(domain, settings.size)
@@ -181,6 +185,8 @@ def mean_exit_time(
         if done or (tolerance is not None and _exhausted(history, settings.max_unknowns)):
             break
         sizes = settings.size if tolerance is None else problem.refined(worst, tolerance, settings, history)
+    if worst > 1:
+        require_no_trap(process, domain, settings.starts)
     return _result(process, domain, comm, settings, problem, history, error, bool(done))
 
 
@@ -209,10 +215,24 @@ class _Problem:
         caps = np.full_like(growth, np.inf)
         if worst <= RESOLVED:  # before, the field's estimate says nothing about where it will be rough
             caps = field_caps(answer.difference, answer.volumes, scale, settings.degree, extent / SMALLEST_PICTURED)
+        at_ends = _near(domain, self.boundary.ends)
+        caps[at_ends] = np.minimum(caps[at_ends], SINGULAR * edge_lengths(domain, answer.volumes)[at_ends])
         most = OVERSHOOT * settings.max_unknowns * answer.cells / answer.unknowns
         sizes = np.minimum(caps, growth)
         order = 2.0 * settings.degree
         return next_sizes(domain, answer.volumes, answer.indicators, factor * total, order, sizes, most)
+
+
+def _near(domain: mesh.Mesh, points: np.ndarray) -> np.ndarray:
+    """Return the own cells that are no further from one of the points (k, d) than their own diameter, as a mask."""
+    d = domain.topology.dim
+    owned = domain.topology.index_map(d).size_local
+    corners = domain.geometry.x[domain.geometry.dofmap[:owned, : d + 1]][:, :, :d]
+    diameter = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
+    near = np.zeros(owned, dtype=bool)
+    for point in points:  # two, as a rule
+        near |= np.linalg.norm(corners - point, axis=2).min(axis=1) <= 0.5 * diameter
+    return near
 
 
 def _progress(history: list[Level]) -> bool:
