@@ -16,8 +16,10 @@ import numpy as np
 import ufl
 from dolfinx import fem, mesh
 
+from fpsolve.errors import InputError
 from fpsolve.fem.forms import exit_strength, measures
 from fpsolve.fem.generator import Generator
+from fpsolve.fem.parallel import agree
 from fpsolve.model.domains import Ball, Domain, Sublevel
 from fpsolve.model.moved import Moved
 
@@ -48,7 +50,7 @@ def gap(domain: Domain, triangulated: mesh.Mesh, degree: int) -> Any | None:
 def _moved_gap(domain: Moved, triangulated: mesh.Mesh, degree: int) -> fem.Function:
     """Return the distance to the moved boundary along the base's normal, which is δ up to its relative square.
 
-    It is known at the boundary's nodes only; no others count in an integral over the boundary.
+    It is known at the boundary's nodes only; no others count in an integral over the boundary. Collective.
     """
     result = fem.Function(fem.functionspace(triangulated, ("Lagrange", degree)))
     d = domain.dimension
@@ -56,7 +58,12 @@ def _moved_gap(domain: Moved, triangulated: mesh.Mesh, degree: int) -> fem.Funct
     facets = mesh.exterior_facet_indices(triangulated.topology)
     nodes = fem.locate_dofs_topological(result.function_space, d - 1, facets)
     points = result.function_space.tabulate_dof_coordinates()[nodes, :d]
-    result.x.array[nodes] = domain.distance(points) if len(nodes) else 0.0
+    failure: InputError | None = None
+    try:
+        result.x.array[nodes] = domain.distance(points) if len(nodes) else 0.0
+    except InputError as error:
+        failure = error
+    agree(triangulated.comm, failure)
     result.x.scatter_forward()
     return result
 

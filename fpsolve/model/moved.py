@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from fpsolve.errors import InputError
 from fpsolve.model.component import Planar, Star, sphere_points
@@ -102,11 +103,9 @@ class Moved:
         if isinstance(self.base, Box):
             return self.base.contains(self.preimage(x))
         if isinstance(self.base, Sublevel):
-            from scipy.spatial import cKDTree
-
-            traced = _boundary_points(self.base)
-            spacing = self.largest_shift + 2 * float(cKDTree(traced).query(traced, k=2)[0][:, 1].max())
-            close = cKDTree(traced).query(x)[0] <= spacing
+            traced = cKDTree(_boundary_points(self.base))
+            spacing = float(traced.query(traced.data, k=2)[0][:, 1].max())
+            close = traced.query(x)[0] <= self.largest_shift + 2 * spacing
             result = np.zeros(len(x), dtype=bool)
             result[close] = self.distance(x[close]) >= 0
             return result
