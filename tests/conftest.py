@@ -21,6 +21,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=serial)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collections of garbage after each test need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @cache
 def uses_ranks(path: Path) -> bool:
     """A module that never names a communicator would do the same on every rank (formulas, theory, data)."""
