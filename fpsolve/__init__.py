@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fpsolve.app.splitting import MassSplitting, mass_splitting, steady_mixture
     from fpsolve.app.theorems import theorems
     from fpsolve.model.callable_loss import callable_landscape
     from fpsolve.model.chain import Chain, sgd_chain
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from fpsolve.problems.exit import ExitResult, mean_exit_time
     from fpsolve.problems.kinetic_exit import truncation_effect
     from fpsolve.problems.noisy_limit import noisy_limit
-    from fpsolve.problems.splitting import MassSplitting, mass_splitting, steady_mixture
     from fpsolve.problems.steady import steady_state
     from fpsolve.problems.steady_result import SteadyResult
     from fpsolve.problems.wells import WellChain, well_chain
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fpsolve.theory.mixture import GaussianMixture, LocalGaussian, gaussian_mixture, local_gaussians
 
 _MODULES = {
+    "fpsolve.app.splitting": ("MassSplitting", "mass_splitting", "steady_mixture"),
     "fpsolve.app.theorems": ("theorems",),
     "fpsolve.model.callable_loss": ("callable_landscape",),
     "fpsolve.model.chain": ("Chain", "sgd_chain"),
@@ -88,7 +89,6 @@ _MODULES = {
     "fpsolve.problems.exit": ("ExitResult", "mean_exit_time"),
     "fpsolve.problems.kinetic_exit": ("truncation_effect",),
     "fpsolve.problems.noisy_limit": ("noisy_limit",),
-    "fpsolve.problems.splitting": ("MassSplitting", "mass_splitting", "steady_mixture"),
     "fpsolve.problems.steady": ("steady_state",),
     "fpsolve.problems.steady_result": ("SteadyResult",),
     "fpsolve.problems.wells": ("WellChain", "well_chain"),
