@@ -12,6 +12,7 @@ from fpsolve.app.case import Case, DomainCase, ProcessCase
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
 from fpsolve.model.chain import Chain, SampleGradients, sgd_chain
+from fpsolve.model.covariance_models import covariance_model
 from fpsolve.model.domains import Ball, Box, Domain, Interval, MeshFile, Sublevel
 from fpsolve.model.kinetic_domain import kinetic_domain
 from fpsolve.model.momentum import MomentumSGD
@@ -66,9 +67,11 @@ def build_landscape(case: ProcessCase, comm: MPI.Comm) -> Landscape:
     else:
         landscape = _landscape_of_data(case, comm)
     part = case.subspace
-    if part is None:
+    if part is not None:
+        landscape = restrict(landscape, part.origin, part.directions, part.leading, part.variables, "process.subspace")
+    if case.covariance_model is None:
         return landscape
-    return restrict(landscape, part.origin, part.directions, part.leading, part.variables, "process.subspace")
+    return covariance_model(landscape, case.covariance_model, case.covariance_at, "process.covariance_model")
 
 
 def build_chain(case: ProcessCase, comm: MPI.Comm) -> Chain:

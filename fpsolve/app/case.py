@@ -37,6 +37,7 @@ from fpsolve.app.case_subspace import SUBSPACE, SubspaceCase, read_subspace
 from fpsolve.app.readers import Reader, Vector, need, read_table
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
+from fpsolve.model.covariance_models import KINDS
 
 #: Relative error asked at the starts when a case file gives neither mesh.size nor mesh.tolerance.
 DEFAULT_TOLERANCE = 1e-4
@@ -59,11 +60,16 @@ class DataCase:
 
 @dataclass(frozen=True)
 class ProcessCase:
-    """[process]: loss and covariance, or data, or drift and diffusion; and the strength of the noise."""
+    """[process]: loss and covariance, or data, or drift and diffusion; and the strength of the noise.
+
+    `covariance_model`: an approximation that takes the covariance's place, made at the minimum `covariance_at`.
+    """
 
     variables: tuple[str, ...]
     loss: str | None = None
     covariance: str | tuple[tuple[str, ...], ...] = "identity"
+    covariance_model: str | None = None
+    covariance_at: Vector | None = None
     drift: tuple[str, ...] | None = None
     diffusion: tuple[tuple[str, ...], ...] | None = None
     learning_rate: float | None = None
@@ -240,6 +246,7 @@ _DATA: dict[str, Reader] = {
 }  # fmt: skip
 _PROCESS: dict[str, Reader] = {
     "variables": r.some_names, "loss": r.formula, "covariance": r.covariance,
+    "covariance_model": r.one_of(*KINDS), "covariance_at": r.vector,
     "drift": r.formulas, "diffusion": r.matrix, "data": r.table,
     "learning_rate": r.number, "batch_size": r.count, "epsilon2": r.number, "replacement": r.flag,
     "extra_noise": r.number, "momentum": _momentum, "schedule": r.table, "subspace": r.table,
@@ -328,6 +335,10 @@ def _check_noise(values: dict[str, Any]) -> None:
     if "momentum" in values and "drift" not in values and "learning_rate" not in values:
         remedy = "One step lasts √η then, and the friction depends on η."
         raise InputError("process.momentum", values["momentum"], "learning_rate with it", remedy)
+    if "momentum" in values and "covariance_model" in values:
+        raise InputError("process.covariance_model", values["covariance_model"], "no such key with momentum")
+    if "covariance_at" in values and "covariance_model" not in values:
+        raise InputError("process.covariance_at", list(values["covariance_at"]), "covariance_model with it")
     if "epsilon2" in values and "batch_size" in values and "learning_rate" not in values:
         remedy = "Give learning_rate instead of epsilon2."
         raise InputError("process.batch_size", values["batch_size"], "no batch_size besides epsilon2", remedy)
