@@ -35,9 +35,10 @@ TOLERANCE = 1e-3
 EXACT = {"degenerate_disc/case.toml": reference.degenerate_disc_met([0.0, 0.5], [0.5, 0.5], 0.5)}
 
 
-def load(name: str) -> ModuleType:
-    """Import a demo script without putting its directory on the path."""
-    spec = importlib.util.spec_from_file_location(f"demo_{name}", DEMOS / name / f"{name}.py")
+def load(name: str, script: str | None = None) -> ModuleType:
+    """Import a demo's script, by default the one of its name, without putting its directory on the path."""
+    script = script or name
+    spec = importlib.util.spec_from_file_location(f"demo_{script}", DEMOS / name / f"{script}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up

@@ -3,7 +3,8 @@
 ``dV = -L'(W) dt - gV dt + sqrt(2D) dB, dW = V dt`` with ``g = (1-ξ)/√η``, ``D = √η/(2b)``; one step lasts √η. Noise
 acts on v only, yet there is a smooth invariant density ``∝ exp(-(g/D)(L(w) + v²/2))``. The rate of convergence to it
 is that of the first eigenvalue; Theorem 3 of Dai and Zhu gives one for quadratic losses.
-Run: python momentum.py, or mpirun -n 2 python momentum.py. Results: results/momentum/.
+Run: python momentum.py, or mpirun -n 2 python momentum.py. Results: results/momentum/. How long it stays in a well:
+momentum_exit.py.
 """
 
 from __future__ import annotations

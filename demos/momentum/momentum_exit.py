@@ -119,7 +119,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     picture.plot([], [], color="#D55E00", linewidth=5, label="leaves here (u = 0)")
     picture.plot([START], [0], "o", color="white", markeredgecolor="black", label="start")
     picture.legend(fontsize=8, loc="upper left")
-    picture.set(xlabel="position w", ylabel="velocity v", title="friction g = 1")
+    picture.set(xlabel="position w", ylabel="velocity v", title="friction g = 1", xticks=np.linspace(w[0], w[-1], 5))
 
     steps = np.array(list(found["by_step"]))
     means = np.array([run.mean[0] for run in found["by_step"].values()])
@@ -144,7 +144,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     right.set_xscale("log", base=2)
     right.set(xlabel=r"friction $g = (1-\mu)/\sqrt{\eta}$", ylabel=r"mean exit time / that of SGD with $\eta/(1-\mu)$",
               xticks=g, xticklabels=[f"{x:g}" for x in g], ylim=(0, None),
-              title="friction decides whether momentum is just a rate")  # fmt: skip
+              title="with much friction, momentum is a rate")  # fmt: skip
     right.legend(fontsize=8)
     figure.savefig(path)
 

@@ -54,8 +54,8 @@ def main(
     times: tuple[float, ...] = TIMES,
 ) -> dict[str, Any]:
     """Compute, print and draw; return the findings. Collective."""
-    line = np.linspace(MEAN, (1.703, 1 / 1.703), 7)  # ends on the curve to three digits; its last point is put on it
-    line[-1, 1] = 1 / line[-1, 0]
+    end = np.array([1.703, 1 / 1.703])  # where the gradient flow from `MEAN` ends, to three digits
+    line = end + np.array([1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 0.0])[:, None] * (MEAN - end)
     start = fp.gaussian_start(MEAN, SPREAD)
     run = fp.evolve(process(), BOX, start, times, comm=comm, size=size, observables=OBSERVABLES)
     sde = fp.simulate_paths(fp.EulerMaruyama(process(), 1e-3), start, times, comm=comm, paths=paths, seed=3)
@@ -127,7 +127,7 @@ def table(found: dict[str, Any]) -> None:
     print("on the way to the curve: point, loss, eigenvalues of Q, rank (at most N - 1 = 1)")
     loss = landscape().loss(found["line"])
     for x, value, pair, rank in zip(found["line"], loss, spectrum.eigenvalues, spectrum.rank, strict=True):
-        print(f"  ({x[0]:.3f}, {x[1]:.3f})  {value:9.2e}  {pair[0]:9.2e} {pair[1]:9.2e}  {rank}")
+        print(f"  ({x[0]:.4f}, {x[1]:.4f})  {value:9.2e}  {pair[0]:9.2e} {pair[1]:9.2e}  {rank}")
     print(f"mass with |ab - 1| < {STRIP} and means: density (dg), paths of the diffusion ± 95 %")
     sde = found["sde"].positions[0]
     for k, record in enumerate(found["run"].records[-len(sde) :]):
@@ -184,9 +184,8 @@ def draw_collapse(found: dict[str, Any], path: Path) -> None:
     distance = np.abs(found["line"].prod(axis=1) - 1)
     values = found["spectrum"].eigenvalues
     panels[3].loglog(distance[:-1], values[:-1, 1], "o-", color="#D55E00", label="larger eigenvalue of Q")
-    panels[3].loglog(distance[:-1], np.maximum(values[:-1, 0], 1e-34), "s--", color="0.5", label="smaller (rounding)")
     panels[3].loglog(distance[:-1], landscape().loss(found["line"][:-1]), "^-", color="#009E73", label="loss")
-    panels[3].set(xlabel="|ab - 1|", title="rank Q = 1, and 0 on the curve")
+    panels[3].set(xlabel="|ab - 1|", title="rank Q = 1, but 0 on the curve", xticks=[1e-3, 1e-2, 1e-1, 1.0])
     panels[3].legend(fontsize=7)
     figure.savefig(path)
 
@@ -214,7 +213,9 @@ def draw_selection(found: dict[str, Any], path: Path) -> None:
     right.errorbar(deltas, [s.mean[0] for s in samples], half, fmt="o", color="#0072B2", capsize=3,
                    label="noisy SGD, 95 %")  # fmt: skip
     right.set(xscale="log", yscale="log", xlabel=r"extra noise $\delta$", ylabel="mean exit time (one step lasts η)",
+              xticks=deltas, xticklabels=[f"{delta:g}" for delta in deltas],
               title=r"from (1, 1) out of a disc; infinite at $\delta=0$")  # fmt: skip
+    right.minorticks_off()
     right.legend(fontsize=8)
     figure.savefig(path)
 
