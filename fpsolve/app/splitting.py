@@ -167,7 +167,7 @@ def mass_splitting(
         raise InputError("schedule", run.schedule, "a constant ε²", "The width of the local Gaussians follows from it.")
     wells = _wells(run.process, run.minima, corrected)
     frame = _Frame(run.densities[0], run.process, run.domain, run.minima, points, deviations)
-    masses = np.array([record.basins / record.mass for record in run.records])
+    masses = np.array([np.maximum(record.basins / record.mass, 0.0) for record in run.records])  # undershoots are none
     moments = [frame.moments(density) for density in run.densities]
     start = _conditional(wells, *moments[0])
     predicted = [[well.at(t, *law) for well, law in zip(wells, start, strict=True)] for t in run.times]
@@ -222,7 +222,7 @@ def _relaxation(
         [wasserstein(m, S, well.x, well.covariance) ** 2 for well, m, S in zip(wells, row, matrices, strict=True)]
         for row, matrices in zip(means, covariances, strict=True)
     ]
-    return np.sqrt(np.sum(np.maximum(masses, 0.0) * np.array(squares), axis=1))
+    return np.sqrt(np.sum(masses * np.array(squares), axis=1))
 
 
 class _Frame:

@@ -24,10 +24,8 @@ from fpsolve.fem.functionals import integrate, region_loads
 from fpsolve.fem.points import evaluate, locate
 from fpsolve.model.basins import basin_labels
 from fpsolve.model.initial import DensityStart, GaussianStart, PointStart
+from fpsolve.problems.monitors import BASIN_DEPTH
 from fpsolve.problems.steady_result import SteadyResult
-
-#: How often cells on a separatrix are halved, by dimension.
-BASIN_DEPTH = {1: 30, 2: 4, 3: 3}
 
 
 @dataclass(frozen=True)
