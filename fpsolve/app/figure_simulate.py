@@ -212,7 +212,7 @@ def _outline(axes: Axes, domain: Any) -> None:
 
     line: dict[str, Any] = {"fill": False, "edgecolor": style.KINDS[EXIT][1]}
     if isinstance(domain, Ball) and domain.dimension == 2:
-        axes.add_patch(Circle(domain.center, domain.radius, linewidth=1.4, **line))
+        axes.add_patch(Circle((domain.center[0], domain.center[1]), domain.radius, linewidth=1.4, **line))
     if isinstance(domain, Box) and domain.dimension == 2:
         (x, y), (right, top) = domain.lower, domain.upper
         axes.add_patch(Rectangle((x, y), right - x, top - y, linewidth=1.4, **line))

@@ -35,7 +35,8 @@ class Block:
     ) -> None:  # fmt: skip
         d = motion.matrices
         self.motion, self.rng = motion, rng
-        self.x = np.tile(start, (paths, 1))
+        self.x = np.zeros((paths, motion.width))
+        self.x[:, : len(start)] = start  # at rest where velocities are not given
         self.before = np.empty((paths if d else 0, motion.width))
         self.a = np.zeros((paths if d else 0, d, d))
         self.active, self.inside = np.arange(paths), paths
