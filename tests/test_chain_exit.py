@@ -124,6 +124,29 @@ def test_same_on_any_number_of_ranks(comm):
     assert comm.allgather(every.mean[0]) == [every.mean[0]] * comm.size
 
 
+def test_noise_in_one_direction_only(comm):
+    """Q = diag(1, 0): y only decays, x leaves as in one dimension; no density, so quasi-random Gaussian steps."""
+    flat = formula_landscape("x**2/2 + y**2/2", [["1", "0"], ["0", "0"]], ["x", "y"])
+    exact = gaussian_exit_moments(0.9, 0.1, -0.5, 0.4, 0.05)[0]
+    box = fp.Box((-0.5, -0.5), (0.4, 0.5))
+    found = fp.chain_exit_time(fp.sgd_chain(flat, ETA, 1), box, comm=comm, starts=[[0.05, 0.0], [0.05, 0.3]], size=0.2)
+    assert "Sobol" in found.batches
+    assert (np.abs(found.mean_steps - exact) <= found.error[:, 0] / ETA).all()
+    np.testing.assert_allclose(found.mean_steps, exact, rtol=0.03)
+
+
+def test_a_disc_given_by_the_loss(comm):
+    landscape = formula_landscape("x**2/2 + y**2/2", "identity", ["x", "y"])
+    chain = fp.sgd_chain(landscape, ETA, 1)
+    domains = (fp.Ball((0, 0), 0.6), fp.Sublevel(landscape, 0.18, (0, 0), (-1, -1), (1, 1)))
+    ball, bowl = (fp.chain_exit_time(chain, domain, comm=comm, size=0.2) for domain in domains)
+    assert bowl.mean[0] == pytest.approx(ball.mean[0], rel=1e-4)
+    ring = np.column_stack([np.cos(np.arange(5)), np.sin(np.arange(5))])  # on another mesh, by quasi-random steps
+    other = fp.chain_exit_time(chain, domains[0], comm=comm, starts=0.4 * ring, size=0.15, degree=2, batches=64)
+    assert (np.abs(other.mean - ball.at(0.4 * ring)) <= other.error[:, 0]).all()
+    np.testing.assert_allclose(other.mean, ball.at(0.4 * ring), rtol=0.03)
+
+
 def test_wrong_questions(comm):
     def ask(chain: object = OU, domain: object = LINE, **options: object) -> None:
         fp.chain_exit_time(chain, domain, comm=comm, **options)

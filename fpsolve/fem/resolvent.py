@@ -60,7 +60,7 @@ class Resolvent:
         rhs = self.operator.vector(f)
         u, residual, change = rhs.duplicate(), rhs.copy(), rhs.duplicate()
         u.set(0.0)
-        scale = rhs.norm(PETSc.NormType.INFINITY)
+        scale = rhs.norm(PETSc.NormType.INFINITY) or 1.0
         best, iterations = np.inf, 0
         for _ in range(ROUNDS):
             self.ksp.solve(residual, change)

@@ -183,7 +183,7 @@ def _fill(
     d = x.shape[1]
     width = lattice.shape[0]
     local, factors, values = np.empty(d + 1), np.empty((d + 1, degree + 1)), np.empty(width)
-    target, clamped = np.empty(d), np.empty(d)
+    target, point, edge = np.empty(d), np.empty(d), np.empty(d)
     free = 0
     for row in range(cells.shape[0]):
         begin = free
@@ -203,17 +203,22 @@ def _fill(
                     free += 1
                 work[column] += weights[k] * values[a]
             if spread:
+                # V = Σ_a λ_a e_a e_aᵀ - y yᵀ with e_a and y = Σ_a λ_a e_a relative to the first vertex
                 for i in range(d):
-                    clamped[i] = 0.0
-                    for a in range(width):
-                        clamped[i] += values[a] * nodes[dofs[c, a], i]
+                    point[i] = 0.0
+                for a in range(1, width):
+                    share = weights[k] * values[a]
+                    for i in range(d):
+                        edge[i] = nodes[dofs[c, a], i] - nodes[dofs[c, 0], i]
+                        point[i] += values[a] * edge[i]
+                        for j in range(i + 1):
+                            added[row, i, j] += share * edge[i] * edge[j]
                 for i in range(d):
-                    for j in range(d):
-                        for a in range(width):
-                            added[row, i, j] += (
-                                weights[k] * values[a]
-                                * (nodes[dofs[c, a], i] - clamped[i]) * (nodes[dofs[c, a], j] - clamped[j])
-                            )  # fmt: skip
+                    for j in range(i + 1):
+                        added[row, i, j] -= weights[k] * point[i] * point[j]
+        for i in range(d):
+            for j in range(i):
+                added[row, j, i] = added[row, i, j]
         for e in range(begin, free):
             entries[e] = work[indices[e]]
         offsets[row + 1] = free

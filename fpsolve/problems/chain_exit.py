@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from mpi4py import MPI
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from fpsolve.errors import InputError, NoFiniteAnswer
 from fpsolve.fem.gaussian_steps import CellQuadrature, resolving_quadrature
@@ -164,9 +165,13 @@ class _Discretisation:
         resolvent.destroy()
         return tuple(fields), residual, iterations
 
+    def rows(self, x: np.ndarray) -> csr_array:
+        """Return the rows of P at points (n, d). Not collective."""
+        return transfer_rows(self.space, self.domain, self.batches, x, compensate=self.compensate).matrix
+
     def moments_at(self, x: np.ndarray, fields: tuple[NodalField, ...]) -> np.ndarray:
         """Return the moments at points (n, d) by one more step of the chain, shape (n, K). Not collective."""
-        rows = transfer_rows(self.space, self.domain, self.batches, x, compensate=self.compensate).matrix
+        rows = self.rows(x)
         h = self.chain.step_time
         after = np.column_stack([rows @ known.values for known in fields])
         result = np.empty_like(after)
@@ -287,19 +292,15 @@ def _discretisation_error(levels: list[ChainLevel], smooth: bool) -> np.ndarray:
     """Return the estimated error of the last level: what moved in the last steps of refinement.
 
     Sizes fall by √2, so that a method of second order halves its error from level to level, and what moved is at least
-    what is left; half of what moved before guards against a change that is small by chance. With batches of samples u
-    has jumps, of the more weight the fewer there are, and errors scatter from mesh to mesh: the distances to the last
-    three levels count, times 1.5.
+    what is left; the distances to earlier levels guard against a change that is small by chance. With batches of
+    samples u has jumps, of the more weight the fewer there are, and errors scatter from mesh to mesh: then times 1.5.
     """
     last = levels[-1].moments
     if len(levels) < 2:
         return np.full_like(last, np.inf)
-    earlier = [level.moments for level in levels[-2::-1]]
-    moved = [np.abs(last - earlier[0])]
-    if smooth and len(earlier) > 1:
-        moved.append(0.5 * np.abs(earlier[0] - earlier[1]))
-    elif not smooth:
-        moved += [weight * np.abs(last - e) for weight, e in zip((1.0, 0.5), earlier[1:3], strict=False)]
+    earlier = [level.moments for level in levels[-2:-5:-1]]
+    weights = (1.0, 0.5, 0.25) if smooth else (1.0, 1.0, 0.25)
+    moved = [weight * np.abs(last - e) for weight, e in zip(weights, earlier, strict=False)]
     return (1.0 if smooth else SCATTER) * np.max(moved, axis=0) + levels[-1].residual * np.abs(last)
 
 
@@ -308,25 +309,32 @@ def _batch_error(
 ) -> np.ndarray:
     """Estimate the error of the choice of batches, on a mesh coarser by √2. Collective.
 
-    The sequences are independent: the scatter of their answers gives the random part with 95 % confidence. Moment
-    matching is not linear, its bias falls at least with the first power of the length: halves of the sequences show
-    at least as much. A quadrature is compared with one of lower degree.
+    To first order another choice P' moves the answer by ``(I - P)⁻¹(P' - P)u``. The sequences are independent: the
+    scatter of what each would give alone is the random part, with 95 % confidence. Moment matching is not linear, its
+    bias falls at least with the first power of the length: halves of the sequences show at least as much. A quadrature
+    is compared with one of lower degree. The k-th moment of nearly exponential times moves k times as much.
     """
-    batches = problem.batches
-    space = nodal_space(problem.domain, RATIO * levels[-1].size, request.degree, comm)
+    x, batches = request.starts, problem.batches
+    mean = replace(problem, space=nodal_space(problem.domain, RATIO * levels[-1].size, request.degree, comm))
+    operator = mean.operator(comm)
+    u = mean.solve(operator, 1)[0][0].values
+    stepped, row, resolvent = operator.apply(u), mean.rows(x), Resolvent(operator)
 
-    def answer(part: Batches | CellQuadrature) -> np.ndarray:
-        own = _Discretisation(problem.chain, problem.domain, part, space)
-        operator = own.operator(comm)
-        fields = own.solve(operator, request.moments)[0]
-        operator.destroy()
-        return own.moments_at(request.starts, fields)
+    def change(part: Batches | CellQuadrature) -> np.ndarray:
+        own = replace(mean, batches=part)
+        other = own.operator(comm)
+        moved = other.apply(u) - stepped
+        other.destroy()
+        return np.asarray(own.rows(x) @ u - row @ u + row @ resolvent.solve(moved).values)
 
-    if isinstance(batches, CellQuadrature):
-        return np.abs(answer(batches) - answer(batches.halved()))
-    each = np.array([answer(batches.sequence(k)) for k in range(batches.sequences)])
-    scatter = STUDENT * each.std(axis=0, ddof=1) / math.sqrt(batches.sequences)
-    return np.maximum(scatter, np.abs(answer(batches) - answer(batches.halved())))
+    error = np.abs(change(batches.halved()))
+    if isinstance(batches, Batches):
+        each = np.array([change(batches.sequence(k)) for k in range(batches.sequences)])
+        error = np.maximum(error, STUDENT * each.std(axis=0, ddof=1) / math.sqrt(batches.sequences))
+    resolvent.destroy()
+    operator.destroy()
+    first = problem.chain.step_time + row @ u
+    return (error / first)[:, None] * np.arange(1, request.moments + 1) * levels[-1].moments
 
 
 def _exhausted(levels: list[ChainLevel], limit: int, d: int) -> bool:
