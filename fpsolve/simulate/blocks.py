@@ -47,7 +47,10 @@ class Block:
         self._observe, self._ticks = observe, 64
         everywhere = (kernels.EVERYWHERE, *(np.zeros(0, dtype=t) for t in (float, float, bool, bool, float)), 0.0)
         self._region = everywhere if region is None else region
-        self._leave = kernels.leave if region is not None or domain is None else leave_domain(domain, motion.bridge)
+        self._leave: Callable[..., int] = kernels.leave_between if motion.bridge else kernels.leave
+        self._compiled = motion.kernel is not None
+        if domain is not None and region is None:
+            self._leave, self._compiled = leave_domain(domain, motion.bridge), False
 
     def advance(self, until: int | None = None) -> Iterator[None]:
         """Take steps until that many have been taken or no path is inside; hands over control now and then."""
@@ -63,9 +66,9 @@ class Block:
     def _run(self, ticks: int) -> None:
         m = self.motion
         state = (self.rng, self.x, self.before, self.a, self.active)
-        ends = (self._region, m.bridge, m.step_time, self.steps, self.when)
-        if m.kernel is not None and self._leave is kernels.leave:
-            run = kernels.run_kernel(m.kernel, self._observe)
+        ends = (self._region, m.step_time, self.steps, self.when)
+        if self._compiled:
+            run = kernels.run_kernel(m.kernel, m.bridge, self._observe)
             arguments = (self.inside, self.tick, ticks, self._parameters, *ends, self.sums)
             self.inside, taken = run(*state, *arguments)
             self.taken += taken

@@ -130,70 +130,94 @@ def cholesky_times(a, xi, out, factor):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def leave(rng, x, before, a, active, n, tick, region, bridge, h, steps, when):  # type: ignore[no-untyped-def]
-    """Take the paths that have left off the list and return how many remain.
-
-    With `bridge` a path that is inside before and after a step has left in between with the probability
-    ``exp(-d d'/(h n·a n))`` that a Brownian bridge reaches a plane at distances d and d' (Gobet's half-space
-    approximation), and the time is drawn from the bridge's law of first passage.
-    """
+def leave(rng, x, before, a, active, n, tick, region, h, steps, when):  # type: ignore[no-untyped-def]
+    """Take the paths that are outside off the list and return how many remain."""
     kind, lower, upper, mirror_low, mirror_up, center, radius = region
     if kind == EVERYWHERE:
         return n
+    if kind == BOX:
+        _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up)
     kept = 0
     for q in range(n):
         p = active[q]
         if kind == BOX:
-            _mirror(x[p], a, p, lower, upper, mirror_low, mirror_up)
-            survival, start, end, strength = _box(x[p], before, a, p, region, bridge, h)
+            inside = True
+            for i in range(len(lower)):
+                inside &= x[p, i] >= lower[i] and x[p, i] <= upper[i]
         else:
-            survival, start, end, strength = _ball(x[p], before, a, p, center, radius, bridge, h)
-        stays = survival > 0
-        if bridge:
-            stays = rng.random() < survival
-        if stays:
+            square = 0.0
+            for i in range(len(center)):
+                square += (x[p, i] - center[i]) ** 2
+            inside = square <= radius * radius
+        if inside:
             active[kept] = p
             kept += 1
         else:
             steps[p] = tick + 1
             when[p] = tick + 1.0
-            if bridge:
-                when[p] = tick + _passage(rng, start, abs(end), strength * h)
     return kept
 
 
 @numba.njit(**OPTIONS)
-def _mirror(x, a, p, lower, upper, mirror_low, mirror_up):  # type: ignore[no-untyped-def]
-    """Reflect at flat sides along the conormal a n, along n where a is not used."""
-    for i in range(len(lower)):
-        beyond = 0.0
-        if mirror_low[i] and x[i] < lower[i]:
-            beyond = lower[i] - x[i]
-        if mirror_up[i] and x[i] > upper[i]:
-            beyond = upper[i] - x[i]
-        if beyond != 0.0:
-            if len(a) > 0 and a[p, i, i] > 0:
-                for j in range(len(lower)):
-                    x[j] += 2.0 * beyond * a[p, i, j] / a[p, i, i]
-            else:
-                x[i] += 2.0 * beyond
+def leave_between(rng, x, before, a, active, n, tick, region, h, steps, when):  # type: ignore[no-untyped-def]
+    """Do the same for a diffusion, which may also have left between the ends of a step.
+
+    A path that is inside before and after has left in between with the probability ``exp(-d d'/(h n·a n))`` that a
+    Brownian bridge reaches a plane at distances d and d' (Gobet's half-space approximation); the time is drawn from
+    the bridge's law of first passage.
+    """
+    kind, lower, upper, mirror_low, mirror_up, center, radius = region
+    if kind == EVERYWHERE:
+        return n
+    if kind == BOX:
+        _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up)
+    kept = 0
+    for q in range(n):
+        p = active[q]
+        if kind == BOX:
+            survival, start, end, strength = _box(x, before, a, p, lower, upper, mirror_low, mirror_up, h)
+        else:
+            survival, start, end, strength = _ball(x, before, a, p, center, radius, h)
+        if rng.random() < survival:
+            active[kept] = p
+            kept += 1
+        else:
+            steps[p] = tick + 1
+            when[p] = tick + _passage(rng, start, abs(end), strength * h)
+    return kept
 
 
 @numba.njit(**OPTIONS)
-def _box(x, before, a, p, region, bridge, h):  # type: ignore[no-untyped-def]
+def _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up):  # type: ignore[no-untyped-def]
+    """Reflect at flat sides along the conormal a n, along n where a is not used."""
+    d = len(lower)
+    for i in range(d):
+        if not (mirror_low[i] or mirror_up[i]):
+            continue
+        for q in range(n):
+            p = active[q]
+            beyond = 0.0
+            if mirror_low[i] and x[p, i] < lower[i]:
+                beyond = lower[i] - x[p, i]
+            if mirror_up[i] and x[p, i] > upper[i]:
+                beyond = upper[i] - x[p, i]
+            if beyond != 0.0 and len(a) > 0 and a[p, i, i] > 0:
+                for j in range(d):
+                    x[p, j] += 2.0 * beyond * a[p, i, j] / a[p, i, i]
+            elif beyond != 0.0:
+                x[p, i] += 2.0 * beyond
+
+
+@numba.njit(**OPTIONS)
+def _box(x, before, a, p, lower, upper, mirror_low, mirror_up, h):  # type: ignore[no-untyped-def]
     """Return the probability to be still inside, and d, d', n·a n at the side that was most probably crossed."""
-    _, lower, upper, mirror_low, mirror_up, _, _ = region
     survival, most, start, end, strength = 1.0, -1.0, 0.0, 0.0, 0.0
     for i in range(len(lower)):
         for side in range(2):
-            if (mirror_low[i], mirror_up[i])[side]:
+            if mirror_up[i] if side else mirror_low[i]:
                 continue
-            distance = x[i] - lower[i] if side == 0 else upper[i] - x[i]
-            if not bridge:
-                if not distance >= 0:
-                    return 0.0, 0.0, 0.0, 0.0
-                continue
-            earlier = before[p, i] - lower[i] if side == 0 else upper[i] - before[p, i]
+            distance = upper[i] - x[p, i] if side else x[p, i] - lower[i]
+            earlier = upper[i] - before[p, i] if side else before[p, i] - lower[i]
             crossing = _crossing(earlier, distance, a[p, i, i] * h)
             survival *= 1.0 - crossing
             if crossing > most:
@@ -202,21 +226,19 @@ def _box(x, before, a, p, region, bridge, h):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def _ball(x, before, a, p, center, radius, bridge, h):  # type: ignore[no-untyped-def]
+def _ball(x, before, a, p, center, radius, h):  # type: ignore[no-untyped-def]
+    """Return the same for the sphere; its normal is that at the middle of the step."""
     d = len(center)
     square, earlier, middle = 0.0, 0.0, 0.0
     for i in range(d):
-        square += (x[i] - center[i]) ** 2
-    if not bridge:
-        return (1.0 if square <= radius * radius else 0.0), 0.0, 0.0, 0.0
-    for i in range(d):
+        square += (x[p, i] - center[i]) ** 2
         earlier += (before[p, i] - center[i]) ** 2
-        middle += (0.5 * (before[p, i] + x[i]) - center[i]) ** 2
+        middle += (0.5 * (before[p, i] + x[p, i]) - center[i]) ** 2
     strength = 0.0
     if middle > 0:  # at the centre no side is near
         for i in range(d):
             for j in range(d):
-                arm = (0.5 * (before[p, i] + x[i]) - center[i]) * (0.5 * (before[p, j] + x[j]) - center[j])
+                arm = (0.5 * (before[p, i] + x[p, i]) - center[i]) * (0.5 * (before[p, j] + x[p, j]) - center[j])
                 strength += a[p, i, j] * arm / middle
     start, end = radius - math.sqrt(earlier), radius - math.sqrt(square)
     return 1.0 - _crossing(start, end, strength * h), start, end, strength
@@ -245,20 +267,24 @@ def _passage(rng, start, end, variance):  # type: ignore[no-untyped-def]
 
 
 @lru_cache(maxsize=64)
-def run_kernel(advance: Any, observe: Any = None) -> Any:
-    """Return the loop over `ticks` steps of all active paths; it returns how many remain and the steps taken."""
+def run_kernel(advance: Any, bridge: bool, observe: Any = None) -> Any:
+    """Return the loop over `ticks` steps of all active paths; it returns how many remain and the steps taken.
+
+    `observe` is called after each step, if given.
+    """
+    exits = leave_between if bridge else leave
     observed = observe is not None
     watch = observe if observed else _nothing
 
     @numba.njit(**OPTIONS)
-    def run(rng, x, before, a, active, n, first, ticks, parameters, region, bridge, h, steps, when, sums):  # type: ignore[no-untyped-def]
+    def run(rng, x, before, a, active, n, first, ticks, parameters, region, h, steps, when, sums):  # type: ignore[no-untyped-def]
         taken = 0
         for tick in range(first, first + ticks):
             if n == 0:
                 break
             advance(rng, x, before, a, active, n, tick, parameters)
             taken += n
-            n = leave(rng, x, before, a, active, n, tick, region, bridge, h, steps, when)
+            n = exits(rng, x, before, a, active, n, tick, region, h, steps, when)
             if observed:
                 watch(x, active, n, sums)
         return n, taken

@@ -95,7 +95,7 @@ def leave_domain(domain: Domain, bridge: bool) -> Callable[..., int]:
 
     def leave(
         rng: np.random.Generator, x: np.ndarray, before: np.ndarray, a: np.ndarray, active: np.ndarray, n: int,
-        tick: int, region: Any, bridge_: bool, h: float, steps: np.ndarray, when: np.ndarray,
+        tick: int, region: Any, h: float, steps: np.ndarray, when: np.ndarray,
     ) -> int:  # fmt: skip
         now, d = active[:n].copy(), domain.dimension
         inside = domain.contains(x[now, :d]) & np.isfinite(x[now, :d]).all(axis=1)
