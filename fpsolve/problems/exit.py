@@ -207,7 +207,9 @@ class _Problem:
         answer, domain = self.answer, self.triangulation.mesh
         total = float(domain.comm.allreduce(answer.indicators.sum()))
         factor = float(np.clip(0.25 * tolerance / worst, 0.02, 0.5))  # never coarser: the next level confirms
-        extent = float(np.ptp(np.array(domain.comm.allgather(_extremes(domain))), axis=(0, 1)).max())
+        extents = np.ptp(np.array(domain.comm.allgather(_extremes(domain))), axis=(0, 1))[: domain.geometry.dim]
+        # u rises steeply from an exit by drift, across the shorter side as a rule
+        extent = float(extents.min() if len(self.boundary.ends) else extents.max())
         scale = float(np.abs(answer.moments[:, 0]).max())
         # where rounding has eaten the indicators, refinement by them gets nowhere: refine everywhere
         factors = answer.growth if _progress(history) else np.full_like(answer.growth, STAGNATION)
