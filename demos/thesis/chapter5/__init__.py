@@ -1,0 +1,1 @@
+"""The sections of the thesis' chapter 5, one module each; `model` and `report` serve them all."""
