@@ -60,8 +60,9 @@ def truncation_effect(result: ExitResult, tolerance: float | None = None) -> Tru
     wider = Box((left, middle - half), (right, middle + half), domain.reflecting)
     if tolerance is None:
         tolerance = max(1e-12, float(np.max(result.error / np.abs(result.moments))))
+    starts = [tuple(float(c) for c in start) for start in result.starts]
     wide = mean_exit_time(
-        result.process, wider, comm=result.comm, starts=result.starts.tolist(), tolerance=tolerance, scheme=result.scheme,
+        result.process, wider, comm=result.comm, starts=starts, tolerance=tolerance, scheme=result.scheme,
         degree=result.degree, moments=result.moments.shape[1],
     )  # fmt: skip
     return Truncation(wide, np.abs(wide.moments - result.moments), result.error + wide.error)
