@@ -1,7 +1,7 @@
 """Measure the package: docker/run python benchmarks/run.py [PART...].
 
-Parts: cost, data, evolution, jit, orders, degenerate, rotation, small_noise, schemes, corrections, simulate. Without
-one, all run. README.md has figures.
+Parts: cost, data, evolution, jit, orders, degenerate, rotation, small_noise, schemes, corrections, simulate,
+transfer. Without one, all run. README.md has figures.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PARTS = (
     "schemes",
     "corrections",
     "simulate",
+    "transfer",
 )
 
 

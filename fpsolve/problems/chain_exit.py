@@ -18,7 +18,7 @@ from mpi4py import MPI
 import numpy as np
 from scipy.sparse import csr_array
 
-from fpsolve.errors import InputError, NoFiniteAnswer
+from fpsolve.errors import InputError, NoFiniteAnswer, NotConverged
 from fpsolve.fem.gaussian_steps import CellQuadrature, resolving_quadrature
 from fpsolve.fem.nodal import NodalField, NodalSpace, nodal_space
 from fpsolve.fem.resolvent import Resolvent
@@ -231,24 +231,8 @@ def chain_exit_time(
     request = checked_chain_request(chain, domain, starts, tolerance, size, degree, moments, max_unknowns)
     reference = request.starts.mean(axis=0)
     chosen = make_batches(chain, reference, batches)
-    levels: list[ChainLevel] = []
-    current = request.size if tolerance is not None else RATIO ** (LEVELS - 1) * request.size
-    while True:
-        problem, level = _level(chain, domain, chosen, current, request, batches is not None, comm)
-        levels.append(level)
-        error = _discretisation_error(levels, isinstance(problem.batches, CellQuadrature))
-        worst = float(np.max(error / np.abs(level.moments)))
-        log.info(
-            "chain, level %d: %d cells, %d unknowns, mean exit time %.8g, relative error %.1e (%.1f s)",
-            len(levels), level.cells, level.unknowns, level.moments[0, 0], worst, level.seconds,
-        )  # fmt: skip
-        # half of the tolerance is for the batches
-        target = None if tolerance is None else tolerance if problem.batches.exact else tolerance / 2
-        if len(levels) >= LEVELS and (target is None or worst <= target):
-            break
-        if tolerance is not None and _exhausted(levels, request.max_unknowns, chain.dimension):
-            break
-        current /= RATIO
+    problem, levels, error = _refined(chain, domain, chosen, request, batches is not None, comm)
+    level = levels[-1]
     batch_error = np.zeros_like(error)
     while not problem.batches.exact:
         batch_error = _batch_error(problem, levels, request, comm)
@@ -257,9 +241,44 @@ def chain_exit_time(
         if enough or batches is not None or longer > MAX_POINTS or isinstance(problem.batches, CellQuadrature):
             break
         chosen = make_batches(chain, reference, longer)
-        problem, level = _level(chain, domain, chosen, current, request, batches is not None, comm)
+        problem, level = _level(chain, domain, chosen, level.size, request, True, comm)
         levels.append(level)
     return _result(problem, request, levels, error, batch_error, comm, time.perf_counter() - began)
+
+
+def _refined(
+    chain: Chain, domain: Domain, chosen: Batches, request: ChainRequest, asked: bool, comm: MPI.Comm
+) -> tuple[_Discretisation, list[ChainLevel], np.ndarray]:
+    """Refine the mesh; return the last discretisation, all levels and the mesh's error. Collective."""
+    tolerance = request.tolerance
+    levels: list[ChainLevel] = []
+    current = request.size if tolerance is not None else RATIO ** (LEVELS - 1) * request.size
+    while True:
+        last = tolerance is None and current <= request.size * (1 + 1e-9)
+        try:
+            problem, level = _level(chain, domain, chosen, current, request, asked, comm)
+        except NotConverged:
+            # high degrees on far too large cells; finer meshes may do
+            if last or current < request.size / RATIO**6:
+                raise
+            current /= RATIO
+            continue
+        levels.append(level)
+        smooth = isinstance(problem.batches, CellQuadrature)
+        error = _discretisation_error(levels, smooth)
+        worst = float(np.max(error / np.abs(level.moments)))
+        log.info(
+            "chain, level %d: %d cells, %d unknowns, mean exit time %.8g, relative error %.1e (%.1f s)",
+            len(levels), level.cells, level.unknowns, level.moments[0, 0], worst, level.seconds,
+        )  # fmt: skip
+        # half of the tolerance is for the batches
+        target = None if tolerance is None else tolerance if problem.batches.exact else tolerance / 2
+        if last or (target is not None and len(levels) >= LEVELS - smooth and worst <= target):
+            break
+        if tolerance is not None and _exhausted(levels, request.max_unknowns, chain.dimension):
+            break
+        current /= RATIO
+    return problem, levels, error
 
 
 def _level(
