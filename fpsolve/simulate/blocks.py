@@ -13,10 +13,11 @@ from mpi4py import MPI
 import numpy as np
 
 from fpsolve.errors import InputError
+from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
 from fpsolve.simulate import kernels
-from fpsolve.simulate.motion import Motion
-from fpsolve.simulate.region import Region
+from fpsolve.simulate.motion import EulerMaruyama, Motion, motion_of, state_of
+from fpsolve.simulate.region import Region, region_of, state_starts
 from fpsolve.simulate.vectorised import leave_domain
 
 log = logging.getLogger("fpsolve")
@@ -148,8 +149,14 @@ class Progress:
         self.steps += block.taken
 
 
-def check_counts(paths: object, seed: object) -> None:
-    """Raise InputError unless these are an integer >= 1 and one >= 0."""
+def prepare(
+    source: Chain | EulerMaruyama, starts: Any, domain: Domain | None, paths: object, seed: object, shuffle: bool
+) -> tuple[np.ndarray, Motion, Region | None]:
+    """Return the starts as rows of the state, the step and the exit test of a simulation. Raises InputError."""
     for key, value, least in (("paths", paths, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InputError(key, value, f"an integer of at least {least}")
+    names, positions = state_of(source)
+    rows = state_starts(starts, positions, len(names), domain)
+    motion = motion_of(source, shuffle, rows)
+    return rows, motion, region_of(domain, motion.bridge, motion.velocities)

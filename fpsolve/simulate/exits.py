@@ -15,9 +15,8 @@ from scipy.stats import chi2
 from fpsolve.errors import InputError
 from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
-from fpsolve.simulate.blocks import Block, Progress, Share, check_counts, deal, generator, shares
-from fpsolve.simulate.motion import EulerMaruyama, motion_of, state_of
-from fpsolve.simulate.region import region_of, state_starts
+from fpsolve.simulate.blocks import Block, Progress, Share, deal, generator, prepare, shares
+from fpsolve.simulate.motion import EulerMaruyama
 
 #: Half the width of a 95 % interval in standard errors.
 NORMAL = 1.959963984540054
@@ -164,13 +163,9 @@ def simulate_exit(
         On every rank, if a value cannot be used.
     """
     began = time.perf_counter()
-    check_counts(paths, seed)
     if max_time is not None and not 0 < max_time < math.inf:
         raise InputError("max_time", max_time, "a positive number")
-    names, positions = state_of(source)
-    rows = state_starts(starts, positions, len(names), domain)
-    motion = motion_of(source, shuffle, rows)
-    region = region_of(domain, motion.bridge, motion.velocities)
+    rows, motion, region = prepare(source, starts, domain, paths, seed, shuffle)
     most = None if max_time is None else math.ceil(max_time / motion.step_time * (1 - 1e-12))
 
     def work(share: Share, progress: Progress) -> tuple[np.ndarray, np.ndarray, int, float]:

@@ -16,10 +16,9 @@ from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
 from fpsolve.model.expressions import Formula
 from fpsolve.model.initial import GaussianStart
-from fpsolve.simulate.blocks import Block, Progress, Share, check_counts, deal, generator, shares
+from fpsolve.simulate.blocks import Block, Progress, Share, deal, generator, prepare, shares
 from fpsolve.simulate.compiled import entries_of, observer
-from fpsolve.simulate.motion import EulerMaruyama, motion_of, state_of
-from fpsolve.simulate.region import region_of, state_starts
+from fpsolve.simulate.motion import EulerMaruyama
 from fpsolve.simulate.vectorised import coloured
 
 #: Points of a stored trajectory.
@@ -186,25 +185,21 @@ def simulate_paths(
         On every rank, if a value cannot be used.
     """
     began = time.perf_counter()
-    check_counts(paths, seed)
     gaussian = starts if isinstance(starts, GaussianStart) else None
-    points = [gaussian.mean] if gaussian is not None else starts
-    names, positions = state_of(source)
-    rows = state_starts(points, positions, len(names), domain)
-    motion = motion_of(source, shuffle, rows)
-    region = region_of(domain, motion.bridge, motion.velocities)
+    rows, motion, region = prepare(
+        source, starts if gaussian is None else [gaussian.mean], domain, paths, seed, shuffle
+    )
     formulas = [Formula.parse(text, motion.names, f"observables[{i}]") for i, text in enumerate(observables)]
     observe = observer(entries_of(formulas), motion.names) if formulas else None
     stops = _stops(times, motion.step_time)
     grid = np.unique(np.linspace(0, stops[-1], min(TRAJECTORY, stops[-1]) + 1).round().astype(np.int64))
-    kept = min(trajectories, paths, motion.block)
 
     def work(share: Share, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         rng = generator(seed, share)
         block = Block(motion, region, domain, rows[share.start], share.paths, rng, observe, len(formulas))
         if gaussian is not None:
             _scatter(block, gaussian, domain)
-        follow = kept if (share.start, share.number) == (0, 0) else 0
+        follow = min(trajectories, share.paths) if (share.start, share.number) == (0, 0) else 0
         return _record(block, stops, grid, follow, progress)
 
     found = deal(comm, shares(len(rows), paths, motion.block), work)
