@@ -194,7 +194,7 @@ def simulate_paths(
     stops = _stops(times, motion.step_time)
     grid = np.unique(np.linspace(0, stops[-1], min(TRAJECTORY, stops[-1]) + 1).round().astype(np.int64))
 
-    def work(share: Share, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    def work(share: Share, progress: Progress) -> tuple[Any, ...]:
         rng = generator(seed, share)
         block = Block(motion, region, domain, rows[share.start], share.paths, rng, observe, len(formulas))
         if gaussian is not None:
@@ -205,17 +205,19 @@ def simulate_paths(
     found = deal(comm, shares(len(rows), paths, motion.block), work)
     s, k = len(rows), len(stops)
 
-    def joined(entry: int, last: int) -> np.ndarray:
-        per_start = len(found) // s
-        parts = [[f[entry] for f in found[i * per_start : (i + 1) * per_start]] for i in range(s)]
-        return np.stack([np.concatenate(part, axis=1) for part in parts]).reshape(s, k, paths, last)
-
     seconds = comm.allreduce(time.perf_counter() - began, op=MPI.MAX)
     return PathSample(
-        source, domain, comm, motion.names, rows, stops * motion.step_time, joined(0, motion.width),
-        tuple(observables), joined(1, len(formulas)), grid * motion.step_time, found[0][2],
+        source, domain, comm, motion.names, rows, stops * motion.step_time, _joined(found, 0, (s, k, paths, motion.width)),
+        tuple(observables), _joined(found, 1, (s, k, paths, len(formulas))), grid * motion.step_time, found[0][2],
         sum(f[3] for f in found), seconds,
     )  # fmt: skip
+
+
+def _joined(found: list[tuple[Any, ...]], entry: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return one entry of the blocks' results, the blocks of a start one after the other."""
+    each = len(found) // shape[0]
+    parts = [[block[entry] for block in found[i : i + each]] for i in range(0, len(found), each)]
+    return np.stack([np.concatenate(part, axis=1) for part in parts]).reshape(shape)
 
 
 def _stops(times: Sequence[float], step: float) -> np.ndarray:
