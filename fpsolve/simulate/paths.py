@@ -207,8 +207,8 @@ def simulate_paths(
 
     seconds = comm.allreduce(time.perf_counter() - began, op=MPI.MAX)
     return PathSample(
-        source, domain, comm, motion.names, rows, stops * motion.step_time, _joined(found, 0, (s, k, paths, motion.width)),
-        tuple(observables), _joined(found, 1, (s, k, paths, len(formulas))), grid * motion.step_time, found[0][2],
+        source, domain, comm, motion.names, rows, stops * motion.step_time,
+        _joined(found, 0, (s, k, paths, motion.width)), tuple(observables), _joined(found, 1, (s, k, paths, len(formulas))), grid * motion.step_time, found[0][2],
         sum(f[3] for f in found), seconds,
     )  # fmt: skip
 
