@@ -204,11 +204,11 @@ def simulate_paths(
 
     found = deal(comm, shares(len(rows), paths, motion.block), work)
     s, k = len(rows), len(stops)
-
     seconds = comm.allreduce(time.perf_counter() - began, op=MPI.MAX)
     return PathSample(
         source, domain, comm, motion.names, rows, stops * motion.step_time,
-        _joined(found, 0, (s, k, paths, motion.width)), tuple(observables), _joined(found, 1, (s, k, paths, len(formulas))), grid * motion.step_time, found[0][2],
+        _joined(found, 0, (s, k, paths, motion.width)), tuple(observables),
+        _joined(found, 1, (s, k, paths, len(formulas))), grid * motion.step_time, found[0][2],
         sum(f[3] for f in found), seconds,
     )  # fmt: skip
 
