@@ -214,6 +214,7 @@ def draw_selection(found: dict[str, Any], path: Path) -> None:
                    label="noisy SGD, 95 %")  # fmt: skip
     right.set(xscale="log", yscale="log", xlabel=r"extra noise $\delta$", ylabel="mean exit time (one step lasts η)",
               xticks=deltas, xticklabels=[f"{delta:g}" for delta in deltas],
+              yticks=[20, 50, 100, 200], yticklabels=["20", "50", "100", "200"],
               title=r"from (1, 1) out of a disc; infinite at $\delta=0$")  # fmt: skip
     right.minorticks_off()
     right.legend(fontsize=8)
