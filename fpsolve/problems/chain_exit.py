@@ -33,11 +33,13 @@ log = logging.getLogger("fpsolve")
 
 #: Ratio of the sizes of successive meshes.
 RATIO = math.sqrt(2)
-LEVELS, MAX_LEVELS = 4, 24
+LEVELS, MAX_LEVELS = 3, 24
 #: Student's quantile for 95 % with 8 sequences.
 STUDENT = 2.37
 #: Safety factor of the estimated error where u has jumps.
 SCATTER = 1.5
+#: With so few batches each jump of u has weight.
+FEW = 100
 MAX_POINTS = 4096
 
 
@@ -252,7 +254,7 @@ def _refined(
     """Refine the mesh; return the last discretisation, all levels and the mesh's error. Collective."""
     tolerance = request.tolerance
     levels: list[ChainLevel] = []
-    current = request.size if tolerance is not None else RATIO ** (LEVELS - 1) * request.size
+    current = request.size if tolerance is not None else RATIO ** (_levels(chosen) - 1) * request.size
     while True:
         last = tolerance is None and current <= request.size * (1 + 1e-9)
         try:
@@ -264,8 +266,7 @@ def _refined(
             current /= RATIO
             continue
         levels.append(level)
-        smooth = isinstance(problem.batches, CellQuadrature)
-        error = _discretisation_error(levels, smooth)
+        error = _discretisation_error(levels, problem.batches)
         worst = float(np.max(error / np.abs(level.moments)))
         log.info(
             "chain, level %d: %d cells, %d unknowns, mean exit time %.8g, relative error %.1e (%.1f s)",
@@ -273,7 +274,7 @@ def _refined(
         )  # fmt: skip
         # half of the tolerance is for the batches
         target = None if tolerance is None else tolerance if problem.batches.exact else tolerance / 2
-        if last or (target is not None and len(levels) >= LEVELS - smooth and worst <= target):
+        if last or (target is not None and len(levels) >= _levels(problem.batches) and worst <= target):
             break
         if tolerance is not None and _exhausted(levels, request.max_unknowns, chain.dimension):
             break
@@ -307,20 +308,27 @@ def _level(
     return problem, level
 
 
-def _discretisation_error(levels: list[ChainLevel], smooth: bool) -> np.ndarray:
+def _discretisation_error(levels: list[ChainLevel], batches: Batches | CellQuadrature) -> np.ndarray:
     """Return the estimated error of the last level: what moved in the last steps of refinement.
 
     Sizes fall by √2, so that a method of second order halves its error from level to level, and what moved is at least
     what is left; the distances to earlier levels guard against a change that is small by chance. With batches of
-    samples u has jumps, of the more weight the fewer there are, and errors scatter from mesh to mesh: then times 1.5.
+    samples u has jumps, of the more weight the fewer there are, and errors scatter from mesh to mesh: then times 1.5,
+    and with few batches one more level counts.
     """
     last = levels[-1].moments
     if len(levels) < 2:
         return np.full_like(last, np.inf)
-    earlier = [level.moments for level in levels[-2:-5:-1]]
-    weights = (1.0, 0.5, 0.25) if smooth else (1.0, 1.0, 0.25)
+    smooth = isinstance(batches, CellQuadrature)
+    weights = (1.0, 0.5) if smooth else (1.0, 1.0, 0.25)[: _levels(batches) - 1]
+    earlier = [level.moments for level in levels[-2 : -2 - len(weights) : -1]]
     moved = [weight * np.abs(last - e) for weight, e in zip(weights, earlier, strict=False)]
     return (1.0 if smooth else SCATTER) * np.max(moved, axis=0) + levels[-1].residual * np.abs(last)
+
+
+def _levels(batches: Batches | CellQuadrature) -> int:
+    """Return the number of meshes that an error estimate takes."""
+    return LEVELS + (isinstance(batches, Batches) and batches.count <= FEW)
 
 
 def _batch_error(
