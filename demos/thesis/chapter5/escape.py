@@ -52,15 +52,19 @@ class Line:
     error: np.ndarray
 
     def fit(self, last: int = 0) -> tuple[float, float, float, float]:
-        """Return intercept, its error, slope, its error: least squares of the last points, errors by residuals."""
-        x, y = 1 / self.rates[-last:], self.log_time[-last:]
+        """Return intercept, its error, slope, its error: least squares of the last points.
+
+        The errors are the larger ones of those by residuals (more than two points) and those of the points.
+        """
+        x, y, e = 1 / self.rates[-last:], self.log_time[-last:], self.error[-last:]
         design = np.column_stack([np.ones_like(x), x])
-        if len(x) == 2:
-            value, covariance = np.linalg.solve(design, y), np.full((2, 2), np.nan)
-            return float(value[0]), np.nan, float(value[1]), np.nan
-        value, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
-        covariance = np.linalg.inv(design.T @ design) * float(residual[0]) / (len(x) - 2)
-        return float(value[0]), float(covariance[0, 0] ** 0.5), float(value[1]), float(covariance[1, 1] ** 0.5)
+        solve = np.linalg.pinv(design)
+        value = solve @ y
+        variance = np.sum((solve * e) ** 2, axis=1)
+        if len(x) > 2:
+            residual = np.sum((y - design @ value) ** 2) / (len(x) - 2)
+            variance = np.maximum(variance, residual * np.sum(solve**2, axis=1))
+        return float(value[0]), float(variance[0] ** 0.5), float(value[1]), float(variance[1] ** 0.5)
 
 
 def run(
@@ -216,8 +220,6 @@ def _rate(sample: fp.ExitSample) -> tuple[Any, Any]:
 
 def _fit(line: Line, last: int = 0) -> tuple[str, str]:
     intercept, e, slope, f = line.fit(last)
-    if np.isnan(f):
-        return f"{intercept:.3g}", f"{slope:.5f}"
     return spread(intercept, e), spread(slope, f)
 
 
