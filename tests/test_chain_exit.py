@@ -7,7 +7,8 @@ import pytest
 from chain_reference import discrete_exit_steps, gaussian_exit_moments
 
 import fpsolve as fp
-from fpsolve.errors import InputError, NoFiniteAnswer
+from fpsolve.errors import InputError, NoFiniteAnswer, NotConverged
+from fpsolve.fem import resolvent
 from fpsolve.model.process import formula_landscape
 
 ETA = 0.1
@@ -71,6 +72,25 @@ def test_long_exit_times(comm, radius):
     assert found.mean_steps[0] == pytest.approx(exact, rel=1e-4)
     assert abs(found.mean_steps[0] - exact) * ETA <= found.error[0, 0]
     assert found.residual <= 1e-6
+
+
+def test_small_steps_are_solved_with_a_preconditioner(comm, monkeypatch, caplog):
+    """Where GMRES alone stagnates, an incomplete factorisation helps to the same answer."""
+    chain = fp.sgd_chain(formula_landscape("x**2/2", "identity", ["x"]), 0.02)
+    options = {"comm": comm, "starts": [[0.1]], "size": 0.02, "degree": 1}
+    plain = fp.chain_exit_time(chain, fp.Interval(-0.25, 0.25), **options)
+    monkeypatch.setattr(resolvent, "ITERATIONS", 12)
+    with caplog.at_level("INFO", logger="fpsolve"):
+        helped = fp.chain_exit_time(chain, fp.Interval(-0.25, 0.25), **options)
+    assert "incomplete factorisation" in caplog.text
+    assert np.allclose(helped.mean, plain.mean, rtol=1e-9)
+    assert helped.residual <= 1e-6
+    exact = 0.02 * gaussian_exit_moments(0.98, 0.02, -0.25, 0.25, 0.1)[0]
+    assert abs(helped.mean[0] - exact) <= helped.error[0, 0]
+    # a residual that is not small enough is no answer
+    monkeypatch.setattr(resolvent, "ACCEPT", 1e-30)
+    with pytest.raises(NotConverged, match="residual"):
+        fp.chain_exit_time(chain, fp.Interval(-0.25, 0.25), **options)
 
 
 def test_three_samples_against_a_fine_grid(comm):
