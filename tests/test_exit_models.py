@@ -84,8 +84,14 @@ def test_models_side_by_side(comm: MPI.Comm) -> None:
     assert shares(found.models) is None  # no samples: nothing to say of the noise's shape
 
 
+def test_steps_too_large_for_corrections(comm: MPI.Comm) -> None:
+    text = WELL.replace("learning_rate = 0.1", "learning_rate = 0.5").replace("0.6", "2.0") + 'model = "second-order"'
+    assert any("largest curvature of the loss is 0.5" in message for message in answer(text, comm).messages)
+
+
 def test_a_corrected_model_alone_has_no_bounds(comm: MPI.Comm) -> None:
     found = answer(WELL + 'model = "corrected"', comm)
+    assert not any("curvature" in message for message in found.messages)
     assert found.bounds == [] and found.exit_code == 0
     assert any("theorems about model" in text for text in found.messages)
     assert abs(found.result.mean[0] / gaussian_chain_met([0.0])[0] - 1) < 0.03
