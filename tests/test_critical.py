@@ -294,10 +294,20 @@ def test_a_lower_pass_outside_of_the_box_is_not_excluded():
     ring = landscape("(x**2 + y**2 - 1)**2 + x**2/5 + x/10")
     points = critical_points(ring, ((-0.5, -2.0), (2.0, 2.0)))
     height = communication_heights(points).between(0, 1)
-    assert points.complete and not height.exact and "may leave the box" in height.reason
+    assert points.complete and not height.exact and "may leave the domain" in height.reason
     whole = communication_heights(critical_points(ring, ((-2.0, -2.0), (2.0, 2.0)))).between(0, 1)
     assert whole.exact and whole.level < height.level - 0.1
     assert height.lower is None or height.lower <= whole.level
+
+
+def test_a_lower_pass_outside_of_the_ball_is_not_excluded():
+    """The lower pass of a ring lies outside of the ball, but in the box round it."""
+    ring = landscape("10*((x - 1/2)**2 + (y - 1/2)**2 - 0.1225)**2 - (x - y)**2/10 - (x + y)/50")
+    points = critical_points(ring, fp.Ball((0.0, 0.0), 1.0))
+    height = communication_heights(points).between(0, 1)
+    assert points.complete and not height.exact and "may leave the domain" in height.reason
+    whole = communication_heights(critical_points(ring, fp.Ball((0.5, 0.5), 0.45))).between(0, 1)
+    assert whole.exact and whole.level < height.level - 0.01
     assert whole.level - 0.01 <= whole.lower <= whole.level
 
 

@@ -128,6 +128,22 @@ class BallCover:
 
 
 @dataclass(frozen=True)
+class SphereCover(BallCover):
+    """The sphere of that centre and radius."""
+
+    def reduce(self, lo: np.ndarray, hi: np.ndarray) -> Box | None:
+        """Cut the box back to the ball; None if it lies inside of the sphere or outside."""
+        furthest = np.maximum(hi - self.center, self.center - lo)
+        if np.sum(furthest**2) * (1 + MARGIN) < (self.radius * (1 - MARGIN)) ** 2:
+            return None
+        return super().reduce(lo, hi)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Return False for all points: in floating point none is sure to lie on the sphere."""
+        return np.zeros(len(x), dtype=bool)
+
+
+@dataclass(frozen=True)
 class SublevelCover:
     """Boxes around one component of {L < below}, found by `_component`.
 

@@ -17,8 +17,10 @@ import numpy as np
 
 from fpsolve.model.basins import flow
 from fpsolve.model.condense import condensed
+from fpsolve.model.domains import Ball, Interval, Sublevel
+from fpsolve.model.domains import Box as BoxDomain
 from fpsolve.model.process import Process
-from fpsolve.theory.cover import Box, BoxCover
+from fpsolve.theory.cover import Box, BoxCover, Cover, SphereCover
 from fpsolve.theory.critical import CriticalPoint, CriticalPoints
 from fpsolve.theory.derivatives import Derivatives, derivatives_of, loss_range
 from fpsolve.theory.laws import eyring_kramers_time
@@ -72,7 +74,7 @@ class Height:
     direct : bool
         Whether one path of descent joins the two by the saddle itself.
     exact : bool
-        Whether `level` is the height: no critical points are missing and L is larger on the boundary of the box.
+        Whether `level` is the height: no critical points are missing and L is larger on the boundary of the domain.
     reason : str
         If not exact: why `level` is an upper bound only.
     times : tuple of two float, or None
@@ -134,7 +136,7 @@ def communication_heights(
     merges = _merges(critical, descents)
     passes = {pair: merge.saddle for merge in merges for pair in merge.pairs}
     derivatives = derivatives_of(critical.landscape) if certify and critical.boxes else None
-    enclosed = _enclosed(derivatives, critical, box, deadline)
+    enclosed = _enclosed(derivatives, critical, deadline)
     lower = _lower_bounds(derivatives, critical, merges, box, deadline)
     pairs = []
     minima, saddles = critical.minima, critical.saddles
@@ -237,12 +239,12 @@ def _reason(critical: CriticalPoints, saddle: int | None, level: float, enclosed
         return f"critical points may be missing: {critical.reason}"
     if not level < enclosed:
         known = "" if not np.isfinite(enclosed) else f", only that it is at least {enclosed:.6g}"
-        return f"a lower path may leave the box: on its boundary the loss is not proved to be larger{known}"
+        return f"a lower path may leave the domain: on its boundary the loss is not proved to be larger{known}"
     return ""
 
 
-def _enclosed(derivatives: Derivatives | None, critical: CriticalPoints, box: Box, deadline: float) -> float:
-    """Return a proved lower bound of L on the boundary of the box; no better than needed to exceed all saddles."""
+def _enclosed(derivatives: Derivatives | None, critical: CriticalPoints, deadline: float) -> float:
+    """Return a proved lower bound of L on the domain's boundary; no better than needed to exceed all saddles."""
     if derivatives is None or not critical.saddles:
         return -np.inf
     wanted = max(p.loss for p in critical.saddles)
@@ -252,19 +254,36 @@ def _enclosed(derivatives: Derivatives | None, critical: CriticalPoints, box: Bo
         return -loss_range(known, lo, hi)[0], None
 
     least = np.inf
+    for cover in _boundary(critical):
+        outcome = maximise(
+            bound,
+            lambda x: -critical.landscape.loss(x),
+            cover,
+            Budget(deadline, FACE_BOXES),
+            enough=float(np.nextafter(-wanted, -np.inf)),
+        )
+        least = min(least, -outcome.bound)
+    return least
+
+
+def _boundary(critical: CriticalPoints) -> list[Cover]:
+    """Return covers of a boundary that encloses minima and saddles, and nothing that is not searched.
+
+    For a sublevel set the box round it: what lies between is no lower than the level. For a mesh file its cells are
+    not known here, so the whole bounding box: nothing is proved then.
+    """
+    domain, box = critical.domain, _box(critical)
+    if isinstance(domain, Ball):
+        return [SphereCover(np.asarray(domain.center, dtype=float), float(domain.radius))]
+    if not isinstance(domain, (Interval, BoxDomain, Sublevel)):
+        return [BoxCover(*box)]
+    faces: list[Cover] = []
     for k in range(len(box[0])):
         for side in box:
             lo, hi = box[0].copy(), box[1].copy()
             lo[k] = hi[k] = side[k]
-            outcome = maximise(
-                bound,
-                lambda x: -critical.landscape.loss(x),
-                BoxCover(lo, hi),
-                Budget(deadline, FACE_BOXES),
-                enough=float(np.nextafter(-wanted, -np.inf)),
-            )
-            least = min(least, -outcome.bound)
-    return least
+            faces.append(BoxCover(lo, hi))
+    return faces
 
 
 def _lower_bounds(
