@@ -36,7 +36,7 @@ def block_of(source, start=START, paths=6, domain=None, shuffle=False, kernel=Tr
     starts = state_starts(starts, motion.positions, motion.width, domain)
     if not kernel:
         motion = dataclasses.replace(motion, kernel=None)
-    region = region_of(domain, motion.bridge, motion.velocities)
+    region = region_of(domain, motion.bridge, motion.velocities, isinstance(source, EulerMaruyama))
     return Block(motion, region, domain, starts[0], paths, generator(seed, Share(0, 0, paths)))
 
 
@@ -251,6 +251,18 @@ def test_paths_are_reflected_at_a_side():
     times = 0.005 * advanced(block, None).when
     assert abs(times.mean() - 0.75) < 3 * times.std() / math.sqrt(20_000)
     assert times.std() / math.sqrt(20_000) < 0.01
+
+
+@pytest.mark.parametrize(("slope", "kind"), [(0.0, "chain"), (0.8, "diffusion")])
+def test_chains_are_reflected_along_the_normal_and_diffusions_along_the_conormal(slope, kind):
+    # one step, without and with the side: what is beyond comes back with a shift along it of a_21/a_11 or of 0
+    process = fp.SGD("x**2 + y**2", [["1", "0.8"], ["0.8", "1"]], learning_rate=0.2)
+    source = EulerMaruyama(process, 0.2, False) if kind == "diffusion" else fp.sgd_chain(process.landscape, 0.2)
+    half = fp.Box((0.0, -50.0), (50.0, 50.0), ("left",))
+    free, there = (advanced(block_of(source, (0.1, 0.0), 200, domain), 1).x for domain in (None, half))
+    beyond = np.maximum(-free[:, 0], 0.0)
+    assert np.count_nonzero(beyond) > 20
+    assert np.allclose(there, free + 2 * beyond[:, None] * [1.0, slope], rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(

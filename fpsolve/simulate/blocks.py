@@ -46,7 +46,7 @@ class Block:
         self.sums = np.zeros((paths, observables))
         self._parameters = motion.parameters(paths)
         self._observe, self._ticks = observe, 64
-        everywhere = (kernels.EVERYWHERE, *(np.zeros(0, dtype=t) for t in (float, float, bool, bool, float)), 0.0)
+        everywhere = region_of(None, False, False, False)
         self._region = everywhere if region is None else region
         self._leave: Callable[..., int] = kernels.leave_between if motion.bridge else kernels.leave
         self._compiled = motion.kernel is not None
@@ -159,4 +159,4 @@ def prepare(
     names, positions = state_of(source)
     rows = state_starts(starts, positions, len(names), domain)
     motion = motion_of(source, shuffle, rows)
-    return rows, motion, region_of(domain, motion.bridge, motion.velocities)
+    return rows, motion, region_of(domain, motion.bridge, motion.velocities, isinstance(source, EulerMaruyama))

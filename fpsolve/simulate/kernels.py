@@ -132,11 +132,11 @@ def cholesky_times(a, xi, out, factor):  # type: ignore[no-untyped-def]
 @numba.njit(**OPTIONS)
 def leave(rng, x, before, a, active, n, tick, region, h, steps, when):  # type: ignore[no-untyped-def]
     """Take the paths that are outside off the list and return how many remain."""
-    kind, lower, upper, mirror_low, mirror_up, center, radius = region
+    kind, lower, upper, mirror_low, mirror_up, conormal, center, radius = region
     if kind == EVERYWHERE:
         return n
     if kind == BOX:
-        _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up)
+        _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up, conormal)
     kept = 0
     for q in range(n):
         p = active[q]
@@ -166,11 +166,11 @@ def leave_between(rng, x, before, a, active, n, tick, region, h, steps, when):  
     Brownian bridge reaches a plane at distances d and d' (Gobet's half-space approximation); the time is drawn from
     the bridge's law of first passage.
     """
-    kind, lower, upper, mirror_low, mirror_up, center, radius = region
+    kind, lower, upper, mirror_low, mirror_up, conormal, center, radius = region
     if kind == EVERYWHERE:
         return n
     if kind == BOX:
-        _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up)
+        _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up, conormal)
     kept = 0
     for q in range(n):
         p = active[q]
@@ -188,8 +188,8 @@ def leave_between(rng, x, before, a, active, n, tick, region, h, steps, when):  
 
 
 @numba.njit(**OPTIONS)
-def _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up):  # type: ignore[no-untyped-def]
-    """Reflect at flat sides along the conormal a n, along n where a is not used."""
+def _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up, conormal):  # type: ignore[no-untyped-def]
+    """Reflect at flat sides along the conormal a n or, for a chain, along n."""
     d = len(lower)
     for i in range(d):
         if not (mirror_low[i] or mirror_up[i]):
@@ -201,7 +201,7 @@ def _mirror(x, a, active, n, lower, upper, mirror_low, mirror_up):  # type: igno
                 beyond = lower[i] - x[p, i]
             if mirror_up[i] and x[p, i] > upper[i]:
                 beyond = upper[i] - x[p, i]
-            if beyond != 0.0 and len(a) > 0 and a[p, i, i] > 0:
+            if beyond != 0.0 and conormal and a[p, i, i] > 0:
                 for j in range(d):
                     x[p, j] += 2.0 * beyond * a[p, i, j] / a[p, i, i]
             elif beyond != 0.0:

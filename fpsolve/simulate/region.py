@@ -10,10 +10,10 @@ from fpsolve.errors import InputError
 from fpsolve.model.domains import SIDES, Ball, Box, Domain, Interval, Sublevel
 from fpsolve.simulate.kernels import BALL, BOX, EVERYWHERE
 
-Region = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]
+Region = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool, np.ndarray, float]
 
 
-def region_of(domain: Domain | None, bridge: bool, momentum: bool) -> Region | None:
+def region_of(domain: Domain | None, bridge: bool, momentum: bool, conormal: bool) -> Region | None:
     """Return what `kernels.leave` needs to know of a domain; None where the domain itself has to be asked.
 
     Parameters
@@ -24,6 +24,8 @@ def region_of(domain: Domain | None, bridge: bool, momentum: bool) -> Region | N
         Whether crossings between the steps are looked for.
     momentum : bool
         Whether the process has velocities.
+    conormal : bool
+        Whether paths are reflected along the conormal a n (a diffusion) or along n (a chain).
 
     Raises
     ------
@@ -33,15 +35,15 @@ def region_of(domain: Domain | None, bridge: bool, momentum: bool) -> Region | N
     none = np.zeros(0)
     flags = np.zeros(0, dtype=np.bool_)
     if domain is None:
-        return EVERYWHERE, none, none, flags, flags, none, 0.0
+        return EVERYWHERE, none, none, flags, flags, False, none, 0.0
     _check_reflecting(domain, momentum)
     if isinstance(domain, (Interval, Box)) or (isinstance(domain, Sublevel) and domain.dimension == 1):
         lower, upper = (np.ascontiguousarray(corner) for corner in domain.bounding_box())
         d = domain.dimension
         sides = np.array([name in domain.reflecting for name in SIDES[: 2 * d]]).reshape(d, 2)
-        return BOX, lower, upper, sides[:, 0].copy(), sides[:, 1].copy(), none, 0.0
+        return BOX, lower, upper, sides[:, 0].copy(), sides[:, 1].copy(), conormal, none, 0.0
     if isinstance(domain, Ball):
-        return BALL, none, none, flags, flags, np.array(domain.center), domain.radius
+        return BALL, none, none, flags, flags, False, np.array(domain.center), domain.radius
     if bridge and not isinstance(domain, Sublevel):
         remedy = "Give bridge=False; exits are then seen at the end of each step only."
         raise InputError("domain", type(domain).__name__, "an interval, box, ball or sublevel set", remedy)
