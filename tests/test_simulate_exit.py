@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chi2
 
 import fpsolve as fp
-from fpsolve.errors import InputError
+from fpsolve.errors import InputError, NoFiniteAnswer
 from fpsolve.model.initial import GaussianStart
 
 SELF = MPI.COMM_SELF
@@ -202,3 +202,12 @@ def test_an_error_on_one_rank_ends_all(comm, monkeypatch):
     monkeypatch.setattr(blocks.Block, "advance", fails)
     with pytest.raises(FloatingPointError, match="on one rank"):
         fp.simulate_exit(chain(), LINE, [0.0], comm=comm, paths=2000)
+
+
+def test_nobody_waits_for_paths_that_cannot_leave():
+    closed = fp.Interval(-1.0, 1.0, ("left", "right"))
+    with pytest.raises(NoFiniteAnswer, match="reflects"):
+        fp.simulate_exit(chain(), closed, [0.0], comm=SELF, paths=2)
+    # steps of the chain below move by 0.6 at most, so that one reflection brings them back
+    sample = fp.simulate_exit(chain(), closed, [0.0], comm=SELF, paths=2, max_time=1.0)
+    assert sample.inside.tolist() == [2]

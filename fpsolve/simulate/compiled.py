@@ -16,6 +16,7 @@ import numba
 import numpy as np
 import sympy
 
+from fpsolve.model.condense import affine_in_target
 from fpsolve.model.expressions import symbols
 from fpsolve.model.samples import SampleLandscape
 
@@ -135,9 +136,7 @@ def weighted_table(landscape: SampleLandscape) -> tuple[np.ndarray, np.ndarray]:
     """
     table = landscape.table.T
     rows = len(table)
-    target = symbols(landscape.names)[-1]
-    slopes = [sympy.diff(landscape.sample_loss, p, target, target) for p in symbols(landscape.variables)]
-    if landscape.index is None or any(sympy.simplify(slope) != 0 for slope in slopes):
+    if landscape.index is None or not affine_in_target(landscape):
         return np.ascontiguousarray(table), np.full(rows, 1.0 / rows)
     count = np.bincount(landscape.index)
     mean = np.bincount(landscape.index, landscape.target) / count

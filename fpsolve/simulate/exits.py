@@ -12,7 +12,7 @@ from mpi4py import MPI
 import numpy as np
 from scipy.stats import chi2
 
-from fpsolve.errors import InputError
+from fpsolve.errors import InputError, NoFiniteAnswer
 from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
 from fpsolve.simulate.blocks import Block, Progress, Share, deal, generator, prepare, shares
@@ -161,11 +161,17 @@ def simulate_exit(
     ------
     InputError
         On every rank, if a value cannot be used.
+    NoFiniteAnswer
+        On every rank, if the whole boundary reflects and there is no `max_time`.
     """
     began = time.perf_counter()
     if max_time is not None and not 0 < max_time < math.inf:
         raise InputError("max_time", max_time, "a positive number")
     rows, motion, region = prepare(source, starts, domain, paths, seed, shuffle)
+    if max_time is None and domain.reflecting and set(domain.names) <= set(domain.reflecting):
+        raise NoFiniteAnswer(
+            "the whole boundary reflects: no path leaves the domain. Give max_time, or let a side absorb."
+        )
     most = None if max_time is None else math.ceil(max_time / motion.step_time * (1 - 1e-12))
 
     def work(share: Share, progress: Progress) -> tuple[np.ndarray, np.ndarray, int, float]:
