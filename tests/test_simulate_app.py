@@ -66,7 +66,7 @@ def run(comm, shared_path, capsys):
         comm.barrier()
         capsys.readouterr()
         code = main(["simulate", str(path), "--out", str(out), "--quiet", *words])
-        shown = capsys.readouterr()
+        shown = comm.bcast(capsys.readouterr())  # rank 0 speaks
         file = out / "summary.json"
         return code, json.loads(file.read_text("utf-8")) if file.exists() else None, shown.out, shown.err, out
 
