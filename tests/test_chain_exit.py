@@ -106,6 +106,21 @@ def test_three_samples_against_a_fine_grid(comm):
         assert found.mean_steps[0] == pytest.approx(exact, rel=0.03)
 
 
+def test_values_that_do_not_move_are_no_evidence(comm):
+    """One of three samples leads out from nearly everywhere: u = 3, but for a gap that coarse meshes do not see."""
+    data = {"x": np.array([1.242, 0.654, 1.2225]), "y": np.array([0.0513, -0.7019, 0.9299])}
+    chain = fp.sgd_chain(fp.sample_landscape("tanh(a*x)", ["a"], ["x"], "y", None, data), 0.4615, 1)
+    asked = {"domain": fp.Interval(-0.1919, 0.5315), "starts": [[0.1698]], "comm": comm}
+    exact = fp.chain_exit_time(chain, **asked, size=1e-4)
+    assert 2.98 < exact.mean_steps[0] < 2.99 and exact.error[0, 0] < 1e-4 * exact.mean[0]
+    coarse = fp.chain_exit_time(chain, **asked, size=0.02)
+    assert coarse.mean_steps[0] == pytest.approx(3.0, rel=1e-12)
+    refined = fp.chain_exit_time(chain, **asked, tolerance=1e-2)
+    assert refined.converged and refined.cells > coarse.cells
+    for found in (coarse, refined):
+        assert abs(found.mean[0] - exact.mean[0]) <= found.error[0, 0] <= 0.03 * exact.mean[0]
+
+
 @pytest.mark.parametrize("replacement", [True, False])
 def test_error_of_the_choice_of_batches(comm, replacement):
     """Quasi-random batches of two against all of them: the difference is within the reported error."""

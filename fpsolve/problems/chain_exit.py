@@ -26,6 +26,7 @@ from fpsolve.fem.transfer import TransferOperator, transfer_rows
 from fpsolve.model.batches import Batches, make_batches
 from fpsolve.model.chain import Chain
 from fpsolve.model.domains import Domain
+from fpsolve.problems.chain_levels import ChainLevel, discretisation_error, levels_needed
 from fpsolve.problems.chain_request import ChainRequest, checked_chain_request
 from fpsolve.problems.request import as_points
 
@@ -33,30 +34,10 @@ log = logging.getLogger("fpsolve")
 
 #: Ratio of the sizes of successive meshes.
 RATIO = math.sqrt(2)
-LEVELS, MAX_LEVELS = 3, 24
+MAX_LEVELS = 24
 #: Student's quantile for 95 % with 8 sequences.
 STUDENT = 2.37
-#: Safety factor of the estimated error where u has jumps.
-SCATTER = 1.5
-#: With so few batches each jump of u has weight.
-FEW = 100
 MAX_POINTS = 4096
-
-
-@dataclass(frozen=True)
-class ChainLevel:
-    """One mesh: moments at the starts (starts, K)."""
-
-    size: float
-    cells: int
-    unknowns: int
-    entries: int
-    moments: np.ndarray
-    fields: tuple[NodalField, ...]
-    residual: float
-    iterations: int
-    excess: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -254,7 +235,7 @@ def _refined(
     """Refine the mesh; return the last discretisation, all levels and the mesh's error. Collective."""
     tolerance = request.tolerance
     levels: list[ChainLevel] = []
-    current = request.size if tolerance is not None else RATIO ** (_levels(chosen) - 1) * request.size
+    current = request.size if tolerance is not None else RATIO ** (levels_needed(chosen) - 1) * request.size
     while True:
         last = tolerance is None and current <= request.size * (1 + 1e-9)
         try:
@@ -266,7 +247,7 @@ def _refined(
             current /= RATIO
             continue
         levels.append(level)
-        error = _discretisation_error(levels, problem.batches)
+        error = discretisation_error(levels, problem.batches)
         worst = float(np.max(error / np.abs(level.moments)))
         log.info(
             "chain, level %d: %d cells, %d unknowns, mean exit time %.8g, relative error %.1e (%.1f s)",
@@ -274,7 +255,7 @@ def _refined(
         )  # fmt: skip
         # half of the tolerance is for the batches
         target = None if tolerance is None else tolerance if problem.batches.exact else tolerance / 2
-        if last or (target is not None and len(levels) >= _levels(problem.batches) and worst <= target):
+        if last or (target is not None and len(levels) >= levels_needed(problem.batches) and worst <= target):
             break
         if tolerance is not None and _exhausted(levels, request.max_unknowns, chain.dimension):
             break
@@ -306,29 +287,6 @@ def _level(
     )  # fmt: skip
     operator.destroy()
     return problem, level
-
-
-def _discretisation_error(levels: list[ChainLevel], batches: Batches | CellQuadrature) -> np.ndarray:
-    """Return the estimated error of the last level: what moved in the last steps of refinement.
-
-    Sizes fall by √2, so that a method of second order halves its error from level to level, and what moved is at least
-    what is left; the distances to earlier levels guard against a change that is small by chance. With batches of
-    samples u has jumps, of the more weight the fewer there are, and errors scatter from mesh to mesh: then times 1.5,
-    and with few batches one more level counts.
-    """
-    last = levels[-1].moments
-    if len(levels) < 2:
-        return np.full_like(last, np.inf)
-    smooth = isinstance(batches, CellQuadrature)
-    weights = (1.0, 0.5) if smooth else (1.0, 1.0, 0.25)[: _levels(batches) - 1]
-    earlier = [level.moments for level in levels[-2 : -2 - len(weights) : -1]]
-    moved = [weight * np.abs(last - e) for weight, e in zip(weights, earlier, strict=False)]
-    return (1.0 if smooth else SCATTER) * np.max(moved, axis=0) + levels[-1].residual * np.abs(last)
-
-
-def _levels(batches: Batches | CellQuadrature) -> int:
-    """Return the number of meshes that an error estimate takes."""
-    return LEVELS + (isinstance(batches, Batches) and batches.count <= FEW)
 
 
 def _batch_error(
