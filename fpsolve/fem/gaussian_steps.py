@@ -35,11 +35,6 @@ class CellQuadrature:
     degree: int
 
     @property
-    def count(self) -> str:
-        """As many as the mesh has quadrature points."""
-        return f"degree {self.degree} per cell of"
-
-    @property
     def exact(self) -> bool:
         """False: the quadrature has an error."""
         return False

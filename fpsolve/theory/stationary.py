@@ -22,6 +22,7 @@ STRIDE = 0.1
 STEPS, HALVINGS = 60, 6
 
 
+@np.errstate(all="ignore")  # values that are not finite are looked for
 def newton(landscape: Landscape, x: np.ndarray, size: float) -> np.ndarray:
     """Follow Newton's method for ∇L = 0 with step control, from all points at once. Deterministic.
 
@@ -54,9 +55,8 @@ def newton(landscape: Landscape, x: np.ndarray, size: float) -> np.ndarray:
         for k in range(HALVINGS + 1):
             rest = np.flatnonzero(~moved)
             trial = y[rest] + step[rest] * 0.5**k
-            with np.errstate(all="ignore"):
-                new = landscape.gradient(trial)
-                good = np.linalg.norm(new, axis=1) < np.linalg.norm(g[rest], axis=1)
+            new = landscape.gradient(trial)
+            good = np.linalg.norm(new, axis=1) < np.linalg.norm(g[rest], axis=1)
             x[active[rest[good]]], gradient[active[rest[good]]] = trial[good], new[good]
             moved[rest[good]] = True
             if moved.all():
