@@ -104,7 +104,9 @@ def test_two_closed_classes_are_not_called_unique(comm):
 
 def test_wrong_questions(comm):
     start = PointStart((0.0, 0.0))
-    for options in ({}, {"times": [1.0], "steps": [1]}, {"steps": [3, 1]}, {"steps": [1], "boundary": "periodic"}):
+    together = {"times": [1.0, 1.0001]}  # both are the same step
+    wrong = ({}, {"times": [1.0], "steps": [1]}, {"steps": [3, 1]}, {"steps": [1], "boundary": "periodic"}, together)
+    for options in wrong:
         with pytest.raises(InputError):
             fp.chain_evolve(CHAIN, BOX, start, comm=comm, size=0.5, **options)
     with pytest.raises(InputError, match="a point of the domain"):

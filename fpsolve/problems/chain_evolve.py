@@ -168,7 +168,9 @@ def _stops(times: Sequence[float] | None, steps: Sequence[int] | None, step_time
     if not len(given) or not np.isfinite(given).all() or (given < 0).any() or (np.diff(given) <= 0).any():
         raise InputError("evolve.times", given.tolist(), "increasing numbers from 0 on")
     counts = np.rint(given / step_time if times is not None else given).astype(int)
-    return [0, *sorted(set(counts.tolist()) - {0})]
+    if (np.diff(counts) <= 0).any():
+        raise InputError("evolve.times", given.tolist(), f"times that are at least one step, {step_time:g}, apart")
+    return [0, *(count for count in counts.tolist() if count > 0)]
 
 
 def _march(

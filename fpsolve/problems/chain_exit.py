@@ -338,8 +338,8 @@ def _result(
     if not converged:
         asked = "" if request.tolerance is None else f"tolerance {request.tolerance:.1e} not met: "
         messages.append(
-            f"{asked}estimated relative error {worst:.1e} with {level.unknowns} unknowns ({problem.batches.description}); "
-            "use a smaller mesh.size, more unknowns or more batches"
+            f"{asked}estimated relative error {worst:.1e} with {level.unknowns} unknowns "
+            f"({problem.batches.description}); use a smaller mesh.size, more unknowns or more batches"
         )
     if level.excess > 0.01:
         messages.append(
