@@ -170,7 +170,7 @@ def _stops(times: Sequence[float] | None, steps: Sequence[int] | None, step_time
     counts = np.rint(given / step_time if times is not None else given).astype(int)
     if (np.diff(counts) <= 0).any():
         raise InputError("evolve.times", given.tolist(), f"times that are at least one step, {step_time:g}, apart")
-    return [0, *(count for count in counts.tolist() if count > 0)]
+    return [0, *(int(count) for count in counts if count > 0)]
 
 
 def _march(
