@@ -89,10 +89,10 @@ def test_used_as_any_landscape(model):
     ("kind", "at", "key"),
     [
         ("diagonal", (0.0, 0.0), "process.covariance"),
-        ("constant", None, "process.covariance at"),
-        ("constant", (0.0,), "process.covariance at"),
-        ("constant", (0.0, np.nan), "process.covariance at"),
-        ("loss-proportional", (1.0, 0.0), "process.covariance at"),
+        ("constant", None, "process.covariance_at"),
+        ("constant", (0.0,), "process.covariance_at"),
+        ("constant", (0.0, np.nan), "process.covariance_at"),
+        ("loss-proportional", (1.0, 0.0), "process.covariance_at"),
     ],
 )
 def test_unusable_input_is_named(kind, at, key):

@@ -97,6 +97,16 @@ def test_a_corrected_model_alone_has_no_bounds(comm: MPI.Comm) -> None:
     assert abs(found.result.mean[0] / gaussian_chain_met([0.0])[0] - 1) < 0.03
 
 
+def test_a_model_without_an_answer_does_not_lose_the_others(comm: MPI.Comm, shared_path: Path) -> None:
+    if comm.rank == 0:
+        (shared_path / "few.csv").write_text("\n".join(["y", *map(str, TARGETS / 3)]))  # none outside: no way out
+    comm.barrier()
+    found = answer(FEW_SAMPLES.replace("[exit]", '[exit]\nbounds = []\ncompare = ["chain"]'), comm, shared_path)
+    assert [a.name for a in found.models] == ["diffusion"] and found.result.converged
+    assert found.exit_code == 3
+    assert any(text.startswith("error: model chain: no step leads") for text in found.messages)
+
+
 def test_chain_of_few_samples(comm: MPI.Comm, shared_path: Path) -> None:
     if comm.rank == 0:
         (shared_path / "few.csv").write_text("\n".join(["y", *map(str, TARGETS)]))

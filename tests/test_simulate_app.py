@@ -138,6 +138,8 @@ def test_section_is_read():
         ("paths = 0", "simulate.paths"),
         ("starts = [[1.0, 2.0, 3.0]]", "simulate.starts[0]"),
         ('chain = "sgd"\nstep = 0.1', "simulate.step"),
+        ('chain = "sgd"\nbridge = false', "simulate.bridge"),
+        ("paths = 1000000000", "simulate.paths"),
         ('boundary = "free"', "simulate.times"),
         ("times = [0.5, 0.2]", "simulate.times"),
     ],
@@ -156,6 +158,7 @@ def test_wrong_sections_are_refused(rest, key):
         ("", 'chain = "momentum"', "process.momentum"),
         ("extra_noise = 1.0", 'chain = "sgd"', "simulate.chain"),
         ("", "step = 0.1", "simulate.step"),
+        ("", "bridge = false", "simulate.bridge"),
         ("", 'chain = "sde"\nstep = 0.1\nshuffle = true', "simulate.shuffle"),
     ],
 )
@@ -170,3 +173,30 @@ def test_start_outside_of_the_domain(run, comm):
     code, summary, _, error, _ = run(DISC.replace("[0.5, 0.0]", "[1.5, 0.0]"))
     assert (code, summary) == (2, None)
     assert comm.rank > 0 or "exit.starts[1]" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (DISC + "shuffle = true", "simulate.shuffle = True"),
+        (DISC.replace('"x**2"]', '"z**2"]'), "simulate.observables[0] = 'z**2'"),
+        (DISC.replace("[0.1, 0.4]", "[0.01]"), "simulate.times = [0.01]"),
+    ],
+)
+def test_what_the_simulation_refuses_has_the_name_of_the_case_file(run, comm, text, key):
+    code, summary, _, error, _ = run(text)
+    assert (code, summary) == (2, None)
+    assert comm.rank > 0 or (error.startswith(f"fpsolve: error: {key}: expected") and error.count("\n") == 1)
+
+
+def test_paths_that_end_nowhere(run, comm):
+    wild = DISC.replace("(x**2 + y**2)/2", "log(x + 0.5) + y**2").replace("[[0.0, 0.0], [0.5, 0.0]]", "[[-0.5, 0.0]]")
+    _, summary, _, _, _ = run(wild)
+    assert any("300 paths reached places that are not finite" in message for message in summary["messages"])
+
+
+def test_no_path_leaves(run, comm):
+    text = DISC.replace('[["8", "0"], ["0", "4"]]', '"identity"').replace("[simulate]", "[simulate]\nmax_time = 0.2")
+    code, summary, out, _, _ = run(text)
+    assert code == 3 and summary["exit"]["mean"] is None and summary["exit"]["inside"] == 300
+    assert comm.rank > 0 or ("their mean is more than" in out and "nan" not in out)

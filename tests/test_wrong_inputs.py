@@ -57,6 +57,7 @@ DRIFT = 'drift = ["-x", "-y"]\ndiffusion = [["1", "0"], ["0", "1"]]'
 GENERAL = DISC.replace(LOSS, DRIFT)
 SPACE = GENERAL.replace('["x", "y"]', '["x", "y", "z"]').replace("[0.0, 0.0]", "[0.0, 0.0, 0.0]")
 UNEQUAL = DISC.replace('"identity"', '[["1", "0"], ["0", "2"]]')
+KINK = DISC.replace("x**2 +", "abs(x) +").replace("epsilon2 = 0.5", "learning_rate = 0.1")
 CSV = "x,y\n0,1\n1,3\n2,4\n"
 
 
@@ -168,6 +169,27 @@ CASES: dict[str, tuple[tuple[str, str, str], tuple[str, ...]]] = {
         (GENERAL, 'diffusion = [["1", "0"], ["0", "1"]]', ""),
         ("process.diffusion", "matrix", "missing"),
     ),
+    "drift and a subspace": (
+        (GENERAL, "[domain]", "[process.subspace]\norigin = [0, 0]\nleading = 1\n[domain]"),
+        ("process.subspace = {'origin': [0, 0], 'leading': 1}", "besides drift and diffusion"),
+    ),
+    "subspace at no minimum": (
+        (DISC, LOSS, f"{LOSS.replace('x**2', 'x')}\n[process.subspace]\norigin = [0.9, 0.1]\nleading = 2"),
+        ("process.subspace.origin = [0.9, 0.1]", "a minimum of the loss"),
+    ),
+    "covariance model at no point": (
+        (DISC, "epsilon2 = 0.5", 'epsilon2 = 0.5\ncovariance_model = "constant"'),
+        ("process.covariance_at = None", "2 finite numbers"),
+    ),
+    "momentum in the plane": (
+        (DISC, "epsilon2 = 0.5", "learning_rate = 0.1\nmomentum = 0.9"),
+        ("process.variables", "one variable", "fpsolve.simulate_exit"),
+    ),
+    "corrections of a loss with a kink": (
+        (KINK, START, f'{START}\nmodel = "corrected"'),
+        ("process.loss", "twice differentiable", "kink"),
+    ),
+    "a chain without a step": ((DISC, START, f'{START}\nmodel = "chain"'), ("process.learning_rate", "ε² alone")),
     # data
     "missing data file": ((DATA, '"data.csv"', '"date.csv"'), ("process.data.file", "date.csv", "No such file")),
     "missing column": (

@@ -204,6 +204,8 @@ def parse_case(text: str, path: str | Path) -> Case:
     if len(states) > 3:
         allowed = "one to three variables" if process.momentum is None else "one variable: its velocity is another one"
         remedy = "More parameters need a section [process.subspace]." if process.subspace is None else ""
+        if process.momentum is not None:
+            remedy = "Momentum SGD of more variables can be simulated from Python: fpsolve.simulate_exit."
         raise InputError("process.variables", list(process.variables), allowed, remedy)
     return Case(
         path=path,
@@ -301,8 +303,8 @@ def _process(table: dict[str, Any], folder: Path) -> ProcessCase:
         need(values, "process", "diffusion", "a matrix of formulas besides drift")
         for key in values:
             if key not in ("variables", "drift", "diffusion"):
-                remedy = "The noise is all in diffusion."
-                raise InputError(f"process.{key}", values[key], "no such key besides drift and diffusion", remedy)
+                remedy = "They say all there is to say of the process."
+                raise InputError(f"process.{key}", table[key], "no such key besides drift and diffusion", remedy)
     elif "diffusion" in values:
         remedy = "Give covariance and epsilon2, or drift and diffusion."
         raise InputError("process.diffusion", table["diffusion"], "no diffusion besides a loss", remedy)

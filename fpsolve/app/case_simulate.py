@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fpsolve.app.case import ProcessCase
 
 CHAINS = ("sgd", "noisy", "momentum", "sde")
+MOST = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SimulateCase:
     boundary : "absorbing" or "free"
         Whether paths end when they leave the domain.
     step, bridge
-        Of the SDE.
+        Of the SDE; a bridge unless it is false.
     """
 
     chain: str | None = None
@@ -42,7 +43,7 @@ class SimulateCase:
     boundary: str = "absorbing"
     max_time: float | None = None
     step: float | None = None
-    bridge: bool = True
+    bridge: bool | None = None
     trajectories: int = 3
 
 
@@ -53,6 +54,13 @@ def _times(key: str, value: object) -> Vector:
     return times
 
 
+def _paths(key: str, value: object) -> int:
+    paths = r.count(key, value)
+    if paths > MOST:
+        raise InputError(key, value, f"at most {MOST:,} paths", "Every path's exit time and place are kept.")
+    return paths
+
+
 def _whole(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise InputError(key, value, "an integer of at least 0")
@@ -60,7 +68,7 @@ def _whole(key: str, value: object) -> int:
 
 
 SIMULATE: dict[str, Reader] = {
-    "chain": r.one_of(*CHAINS), "law": r.one_of(*LAWS), "paths": r.count, "seed": _whole, "starts": r.points,
+    "chain": r.one_of(*CHAINS), "law": r.one_of(*LAWS), "paths": _paths, "seed": _whole, "starts": r.points,
     "times": _times, "observables": r.some_formulas, "shuffle": r.flag, "boundary": r.one_of("absorbing", "free"),
     "max_time": r.positive, "step": r.positive, "bridge": r.flag, "trajectories": _whole,
 }  # fmt: skip
@@ -76,10 +84,16 @@ def read_simulate(table: object, process: ProcessCase, homes: dict[str, set[str]
     if values.get("boundary") == "free" and "times" not in values:
         remedy = "Without an exit there is nothing else to ask for."
         raise InputError("simulate.times", None, 'times, since boundary = "free"', remedy)
+    section = SimulateCase(**values)
+    if section.chain not in (None, "sde"):
+        _without_sde(section)
+    return section
+
+
+def _without_sde(section: SimulateCase) -> None:
     for key in ("step", "bridge"):
-        if key in values and values.get("chain", "sde") != "sde":
-            raise InputError(f"simulate.{key}", values[key], 'no such key unless chain = "sde"', "A chain's step is η.")
-    return SimulateCase(**values)
+        if (given := getattr(section, key)) is not None:
+            raise InputError(f"simulate.{key}", given, 'no such key unless chain = "sde"', "A chain's step is η.")
 
 
 def chosen_chain(section: SimulateCase, process: ProcessCase) -> str:
@@ -102,8 +116,7 @@ def chosen_chain(section: SimulateCase, process: ProcessCase) -> str:
             raise InputError("process.extra_noise", process.extra_noise, 'a positive number, since chain = "noisy"')
         if chain == "sgd" and (momentum or noisy):
             raise InputError("simulate.chain", chain, f'"{natural}" or "sde", since [process] describes it')
-        if section.step is not None:
-            raise InputError("simulate.step", section.step, 'no such key unless chain = "sde"', "A chain's step is η.")
+        _without_sde(section)
         return chain
     if section.step is None:
         raise InputError("simulate.step", None, 'the time step, since chain = "sde"')

@@ -19,6 +19,7 @@ import numpy as np
 
 from fpsolve.app.build import build_chain
 from fpsolve.app.case import CHAIN_MODELS, Case
+from fpsolve.errors import NoFiniteAnswer, NotConverged
 from fpsolve.model.chain import Chain
 from fpsolve.model.corrections import exit_model
 from fpsolve.model.domains import Domain
@@ -141,13 +142,24 @@ def compare_models(
     starts: Sequence[tuple[float, ...]],
     comm: MPI.Comm,
 ) -> list[ModelAnswer]:
-    """Return the answers of the model asked for and of all it is to be compared with, `first` first. Collective."""
+    """Return the answers of the model asked for and of all it is to be compared with, `first` first. Collective.
+
+    One that has no answer becomes an error among the messages of the first: what the others found is not lost.
+    """
     answers = [first]
     for name in case.exit.compare:
         if name != first.name:
             log.info("model %s", name)
-            answers.append(solve_model(name, case, process, domain, starts, comm))
+            try:
+                answers.append(solve_model(name, case, process, domain, starts, comm))
+            except (NoFiniteAnswer, NotConverged) as failure:  # on every rank
+                first.result.messages.append(f"error: model {name}: {failure}")
     return answers
+
+
+def failed(messages: Sequence[str]) -> bool:
+    """Return whether a message is an error."""
+    return any(text.startswith("error:") for text in messages)
 
 
 def shares(answers: Sequence[ModelAnswer]) -> Shares | None:
@@ -179,5 +191,5 @@ class ChainAnswer:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when the tolerance is not met."""
-        return 0 if self.answer.result.converged else 3
+        """0, or 3 when the tolerance is not met or a model to compare with has no answer."""
+        return 0 if self.answer.result.converged and not failed(self.messages) else 3

@@ -50,7 +50,8 @@ def _draw(figure: Figure, answers: Sequence[ModelAnswer], starts: np.ndarray) ->
             where = f"   from {style.point_text(x)}" if len(starts) > 1 else ""
             labels.append(f"{NAMES.get(answer.name, answer.name)}{where}")
     axes.set_yticks(places, labels)
-    axes.set_xlim(0, 1.42 * max(float(a.moments[: len(starts), 0].max()) for a in answers))
+    room = 1.5 if len(starts) == 1 else 1.9  # for the numbers; long labels leave a narrow picture
+    axes.set_xlim(0, room * max(float(a.moments[: len(starts), 0].max()) for a in answers))
     axes.set_xlabel("mean exit time E τ   [time; one SGD step = η]")
     where = f" from {style.point_text(starts[0])}" if len(starts) == 1 else ""
     axes.set_title(f"Mean exit time{where}, by model of SGD (± estimated error)", loc="right")

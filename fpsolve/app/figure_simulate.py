@@ -169,7 +169,7 @@ def _draw_line(axes: Axes, answer: SimulateAnswer, shown: list[int], low: float,
     colours = matplotlib.colormaps[style.COLOURS](np.linspace(0.0, 0.9, len(shown)))
     for k, colour in zip(shown, colours, strict=True):
         density, (edges,) = sample.histogram(k, BINS, limits=[(low, high)])
-        left = f", {sample.inside[0, k]:.3g} not left" if sample.domain is not None else ""
+        left = f", {100 * sample.inside[0, k]:.4g} % not left" if sample.domain is not None else ""
         axes.stairs(density, edges, color=colour, linewidth=1.4, label=f"t = {style.number(sample.times[k])}{left}")
     axes.set_xlim(low, high)
     axes.set_ylim(bottom=0.0)
@@ -197,7 +197,7 @@ def _draw_planes(figure: Figure, answer: SimulateAnswer, shown: list[int], low: 
         if sample.domain is None or sample.domain.dimension == 2:
             style.loss_contours(axes, answer, (0, 1), sample.starts[0])
         _outline(axes, sample.domain)
-        left = f"   {sample.inside[0, k]:.3g} not left" if sample.domain is not None else ""
+        left = f"   {100 * sample.inside[0, k]:.4g} % not left" if sample.domain is not None else ""
         axes.set_title(f"t = {style.number(sample.times[k])}{left}", fontsize=9.5)
     for axes in panels[len(shown) :]:
         axes.remove()

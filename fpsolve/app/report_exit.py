@@ -140,10 +140,11 @@ def _facts(answer: ExitAnswer) -> list[str]:
     measures = result.boundary.measures
     parts = ", ".join(f"{measures[name]:.6g} {name}" for name in ("absorbing", "reflecting", "characteristic"))
     verified = sum(bound.verified for bound in answer.bounds)
+    within = f" and within {verified} verified bounds" if verified else ""
     checked = (
         f"{comparison.violated} of {comparison.points} mesh points outside {verified} verified bounds and u >= 0"
         if comparison.violated
-        else f"u >= 0 and within {verified} verified bounds at all {comparison.points} mesh points"
+        else f"u >= 0{within} at all {comparison.points} mesh points"
     )
     name = answer.case.exit.model
     return [

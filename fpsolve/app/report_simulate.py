@@ -102,7 +102,8 @@ def _exits(answer: SimulateAnswer) -> list[str]:
     exits = answer.exits
     if exits is None:
         return []
-    rows = [["start", "mean exit time", "95 % interval", "std", "median", "steps", "inside"]]
+    steps = f"steps of {exits.step_time:g}" if answer.chain == "sde" else "steps"
+    rows = [["start", "mean exit time", "95 % interval", "std", "median", steps, "inside"]]
     for i, x in enumerate(exits.starts):
         known = not exits.inside[i]
         low, high = exits.interval[i]
@@ -111,17 +112,17 @@ def _exits(answer: SimulateAnswer) -> list[str]:
             f"{exits.mean[i]:.6g}" if known else "-",
             f"{low:.6g} to {high:.6g}" if known else "-",
             f"{exits.standard_deviation[i]:.6g}" if known else "-",
-            f"{exits.quantiles[i, 2]:.6g}",
+            f"{exits.quantiles[i, 2]:.6g}" if np.isfinite(exits.quantiles[i, 2]) else "-",
             f"{exits.mean[i] / exits.step_time:.6g}" if known else "-",
             f"{exits.inside[i]}",
         ])  # fmt: skip
     lines = aligned(rows)
     for i in np.flatnonzero(exits.inside):
         low, high = exits.exponential_interval[i]
-        lines.append(
-            f"{point_text(exits.starts[i])}: if exit times are exponential, their mean is "
-            f"{exits.exponential_mean[i]:.6g} ({low:.6g} to {high:.6g})"
-        )
+        mean = f"{exits.exponential_mean[i]:.6g} ({low:.6g} to {high:.6g})"
+        if exits.inside[i] == exits.paths:
+            mean = f"more than {low:.6g} (97.5 %)"
+        lines.append(f"{point_text(exits.starts[i])}: if exit times are exponential, their mean is {mean}")
     return lines
 
 

@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from fpsolve.app.build import build
 from fpsolve.app.case import CHAIN_MODELS, Case
-from fpsolve.app.exit_models import ChainAnswer, ModelAnswer, compare_models, solve_model
+from fpsolve.app.exit_models import ChainAnswer, ModelAnswer, compare_models, failed, solve_model
 from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_exit import exit_summary, exit_table
 from fpsolve.app.report_models import chain_summary, chain_table
@@ -53,8 +53,9 @@ class ExitAnswer:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when the tolerance is not met or a bound is violated."""
-        return 0 if self.result.converged and self.comparison.violated == 0 else 3
+        """0, or 3 when the tolerance is not met, a bound is violated or a model to compare with has no answer."""
+        fine = self.result.converged and self.comparison.violated == 0 and not failed(self.messages)
+        return 0 if fine else 3
 
 
 def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer | ChainAnswer:
@@ -86,8 +87,18 @@ def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer | ChainAnswer:
 
 
 def _of_others(models: Sequence[ModelAnswer]) -> list[str]:
-    """Return the messages of the models beside the first."""
-    return [f"model {other.name}: {text}" for other in models[1:] for text in other.result.messages]
+    """Return the messages of the models beside the first, each once and with the names of its models."""
+    names: dict[str, list[str]] = {}
+    for other in models[1:]:
+        for text in other.result.messages:
+            names.setdefault(text, []).append(other.name)
+    found = []
+    for text, who in names.items():
+        kind, colon, rest = text.partition(": ")
+        known = colon and kind in ("warning", "error")
+        model = f"model {', '.join(who)}"
+        found.append(f"{kind}: {model}: {rest}" if known else f"{model}: {text}")
+    return found
 
 
 def _bound_messages(bounds: Sequence[Bound]) -> list[str]:

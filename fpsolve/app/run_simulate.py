@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from fpsolve.app.build import build_chain, build_domain, build_process, default_start
 from fpsolve.app.case import Case
-from fpsolve.app.case_simulate import chosen_chain
+from fpsolve.app.case_simulate import SIMULATE, chosen_chain
 from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report_simulate import simulate_summary, simulate_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
@@ -109,16 +111,17 @@ def answer_simulate(case: Case, comm: MPI.Comm) -> SimulateAnswer:
     common: dict[str, Any] = {"comm": comm, "paths": section.paths, "seed": section.seed, "shuffle": section.shuffle}
     absorbing = section.boundary == "absorbing"
     exits = paths = None
-    if absorbing:
-        log.info("simulate: exits, %d paths from each of %d start(s)", section.paths, len(starts))
-        exits = simulate_exit(source, domain, starts, max_time=section.max_time, **common)
-    if section.times is not None:
-        log.info("simulate: positions at %d times", len(section.times))
-        paths = simulate_paths(
-            source, starts, section.times, domain=domain if absorbing else None, observables=section.observables,
-            trajectories=section.trajectories, **common,
-        )  # fmt: skip
-    messages = [*without_schedule(case), *(exits.messages if exits is not None else ())]
+    with _keys_of_the_file():
+        if section.times is not None:
+            log.info("simulate: positions at %d times", len(section.times))
+            paths = simulate_paths(
+                source, starts, section.times, domain=domain if absorbing else None, observables=section.observables,
+                trajectories=section.trajectories, **common,
+            )  # fmt: skip
+        if absorbing:  # last, since it may take long
+            log.info("simulate: exits, %d paths from each of %d start(s)", section.paths, len(starts))
+            exits = simulate_exit(source, domain, starts, max_time=section.max_time, **common)
+    messages = [*without_schedule(case), *(exits.messages if exits is not None else ()), *_diverged(exits, paths)]
     messages += model_messages(process.landscape, domain)
     if section.observables and paths is None:
         messages.append("warning: simulate.observables are evaluated at simulate.times, which are not given")
@@ -132,13 +135,38 @@ def _source(case: Case, chain: str, comm: MPI.Comm) -> tuple[Chain | EulerMaruya
     if chain == "sde":
         process = build_process(case.process, comm)
         assert section.step is not None  # `chosen_chain` has looked
-        return EulerMaruyama(process, section.step, section.bridge), process
+        return EulerMaruyama(process, section.step, section.bridge is not False), process
     own = build_chain(case.process, comm)
     settings = (own.learning_rate, own.batch_size, own.replacement, own.extra_noise, own.momentum)
     own = sgd_chain(own.landscape, *settings, section.law or own.law, "simulate")
     if own.momentum and case.process.data is None:
         return own, build_process(case.process, comm)
     return own, replace(own, momentum=0.0).diffusion()
+
+
+@contextmanager
+def _keys_of_the_file() -> Iterator[None]:
+    """Name the simulation's arguments in its errors as the case file does."""
+    try:
+        yield
+    except InputError as error:
+        name = error.key.partition("[")[0]
+        section = "simulate" if name in SIMULATE else "process" if name in ("batch_size", "replacement") else ""
+        if not section:
+            raise
+        raise InputError(f"{section}.{error.key}", error.value, error.expected, error.remedy) from None
+
+
+def _diverged(exits: ExitSample | None, paths: PathSample | None) -> list[str]:
+    """Return warnings on paths that came where numbers end: too large a step, or a loss that is not defined there."""
+    remedy = "Is the learning rate too large, or the loss not defined everywhere?"
+    lost = 0 if exits is None else int((~np.isfinite(exits.places).all(axis=2)).sum())
+    if lost:
+        return [f"warning: {lost} paths reached places that are not finite, which counts as an exit. {remedy}"]
+    if paths is not None and paths.domain is None and paths.inside.min() < 1:
+        share = 1 - paths.inside.min()
+        return [f"warning: {100 * share:.3g} % of the paths from a start are no longer at finite places. {remedy}"]
+    return []
 
 
 def _starts(case: Case, domain: Domain) -> np.ndarray:

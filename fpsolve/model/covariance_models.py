@@ -55,18 +55,20 @@ def covariance_model(
 def _matrix(landscape: Landscape, kind: str, at: Sequence[float] | np.ndarray | None, key: str) -> np.ndarray:
     """Return Q(x*) or H*."""
     d = len(landscape.variables)
+    place = f"{key.removesuffix('_model')}_at"
     point = np.asarray([] if at is None else at, dtype=float).reshape(-1)
     if point.shape != (d,) or not np.isfinite(point).all():
-        raise InputError(f"{key} at", at, f"a point of {d} finite numbers, the minimum that {kind!r} refers to")
+        shown = None if at is None else list(at)
+        raise InputError(place, shown, f"a point of {d} finite numbers, the minimum that {kind!r} refers to")
     x = point[None]
     matrix = (landscape.covariance if kind == "constant" else landscape.hessian)(x)[0]
     if not np.isfinite(matrix).all():
-        raise InputError(f"{key} at", point.tolist(), "a point where loss and covariance are finite")
+        raise InputError(place, point.tolist(), "a point where loss and covariance are finite")
     if kind == "loss-proportional":
         values, loss = np.linalg.eigvalsh(matrix), float(landscape.loss(x)[0])
         if values[0] < -ROUNDING * np.abs(values).max() or loss < 0:
             found = f"L = {loss:.6g}, eigenvalues of D²L {np.round(values, 6).tolist()}"
-            raise InputError(f"{key} at", point.tolist(), "a minimum with L >= 0", f"There {found}.")
+            raise InputError(place, point.tolist(), "a minimum with L >= 0", f"There {found}.")
     return matrix
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import sympy
 
 from fpsolve.errors import InputError
 from fpsolve.model.expressions import Formula, check_names
@@ -147,7 +148,10 @@ class FormulaLandscape:
         return self._gradient(x)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
-        """Return D²L, shape (n, d, d)."""
+        """Return D²L, shape (n, d, d). Raises InputError for a loss with kinks, such as ``abs(x)``."""
+        if any(entry.has(sympy.DiracDelta) for entry in self._hessian.entries):
+            what = "a twice differentiable loss: its second derivatives are needed here"
+            raise InputError("process.loss", str(self.loss_formula.entries[0]), what, "It has a kink.")
         return self._hessian(x)
 
     def covariance(self, x: np.ndarray) -> np.ndarray:

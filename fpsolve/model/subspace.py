@@ -241,17 +241,20 @@ def find_minimum(landscape: Landscape, start: Sequence[float] | np.ndarray, key:
     """
     x = np.array(start, dtype=float)
     if not np.isfinite(landscape.loss(x[None])[0]):
-        raise InputError(key, list(start), "a start at which the loss is finite")
-    found = scipy.optimize.minimize(
-        lambda p: np.nan_to_num(
-            landscape.loss(p[None])[0], nan=np.inf
-        ),  # so that steps out of its domain are shortened
-        x,
-        jac=lambda p: landscape.gradient(p[None])[0],
-        hess=lambda p: landscape.hessian(p[None])[0],
-        method="trust-exact",
-        options={"gtol": 1e-10, "maxiter": 500},
-    )
+        raise InputError(key, x.tolist(), "a start at which the loss is finite")
+    try:
+        found = scipy.optimize.minimize(
+            lambda p: np.nan_to_num(
+                landscape.loss(p[None])[0], nan=np.inf
+            ),  # so that steps out of its domain are shortened
+            x,
+            jac=lambda p: landscape.gradient(p[None])[0],
+            hess=lambda p: landscape.hessian(p[None])[0],
+            method="trust-exact",
+            options={"gtol": 1e-10, "maxiter": 500},
+        )
+    except (ArithmeticError, np.linalg.LinAlgError):  # flat or unbounded below: steps without end
+        raise InputError(key, x.tolist(), "a start near a minimum of the loss", "The search finds none.") from None
     best = np.asarray(found.x, dtype=float)
     gradient, hessian = landscape.gradient(best[None])[0], landscape.hessian(best[None])[0]
     for _ in range(20):
@@ -266,7 +269,7 @@ def find_minimum(landscape: Landscape, start: Sequence[float] | np.ndarray, key:
     eigenvalues = np.linalg.eigvalsh(hessian) if np.isfinite(hessian).all() else np.array([-np.inf])
     if not np.linalg.norm(gradient) <= STATIONARY * scale or eigenvalues[0] < -1e-8 * max(eigenvalues[-1], 0.0):
         found_at = f"The search ends at {best.tolist()} with |∇L| = {np.linalg.norm(gradient):.3g}."
-        raise InputError(key, list(start), "a start near a minimum of the loss", found_at)
+        raise InputError(key, x.tolist(), "a start near a minimum of the loss", found_at)
     return best
 
 

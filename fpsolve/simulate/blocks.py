@@ -134,14 +134,15 @@ class Progress:
         self.loud, self.paths, self.ranks = loud, paths, ranks
         self.done, self.steps, self.last = 0, 0, time.monotonic()
 
-    def report(self, block: Block) -> None:
-        """Say how far the run is, if the last word was long ago."""
+    def report(self, block: Block, hint: str = "") -> None:
+        """Say how far the run is, if the last word was long ago; the hint, if no path has ended yet."""
         if not self.loud or time.monotonic() - self.last < REPORT:
             return
         self.last = time.monotonic()
         finished = self.done + len(block.x) - block.inside
         where = " of this rank" if self.ranks > 1 else ""
-        log.info("simulate: %d of %d paths%s, %.3g steps", finished, self.paths, where, self.steps + block.taken)
+        steps, hint = self.steps + block.taken, "" if finished else hint
+        log.info("simulate: %d of %d paths%s are done, %.3g steps%s", finished, self.paths, where, steps, hint)
 
     def finish(self, block: Block) -> None:
         """Count a block that is done."""

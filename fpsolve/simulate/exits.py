@@ -180,7 +180,7 @@ def simulate_exit(
             next(block.advance(1))  # compiles, which is no part of the rate
         clock = time.perf_counter()
         for _ in block.advance(most):
-            progress.report(block)
+            progress.report(block, "; none has left: max_time would end them" if most is None else "")
         progress.finish(block)
         return block.when * motion.step_time, block.x, block.taken, time.perf_counter() - clock
 
