@@ -129,3 +129,16 @@ def test_momentum_has_no_subspace():
     assert case.process.states == ("s", "v_s")
     with pytest.raises(InputError, match="no momentum"):
         build_process(case.process, MPI.COMM_SELF)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_an_approximated_covariance_hides_nothing_of_what_is_neglected(tmp_path: Path, sampled: bool):
+    text = MANY.replace("[0, 3, 0, 0]]", "[1, 0, 0, 1]]")
+    if sampled:
+        np.savez(tmp_path / "few.npz", x=[1.0, 2.0, 4.0], y=[1.0, -1.0, 2.0])
+        line = "[process.subspace]\norigin = [0, 0, 0]\ndirections = [[1, 0, 1]]\n[domain]"
+        text = FEW.replace("[domain]", line)
+        text = text[: text.index("[domain]")] + '[domain]\nshape = "interval"\nlower = -1\nupper = 1\n'
+    text = text.replace("[process]", '[process]\ncovariance_model = "isotropic"')
+    process, domain, _ = build(parse_case(text, tmp_path / "few.toml"), MPI.COMM_SELF)
+    assert any("neglected are drift out of it" in message for message in model_messages(process.landscape, domain))

@@ -6,6 +6,7 @@ import numpy as np
 
 from fpsolve.errors import InputError
 from fpsolve.model.chain import SampleGradients
+from fpsolve.model.covariance_models import ModelledCovariance
 from fpsolve.model.covariance_rank import covariance_spectrum
 from fpsolve.model.domains import Domain
 from fpsolve.model.process import Landscape
@@ -65,6 +66,8 @@ def _interpolation(landscape: Landscape, domain: Domain, points: np.ndarray) -> 
 
 
 def _neglected(landscape: Landscape, t: np.ndarray) -> list[str]:
+    if isinstance(landscape, ModelledCovariance):
+        landscape = landscape.base
     if not isinstance(landscape, Restriction):
         return []
     found = neglected(landscape, t)

@@ -105,10 +105,22 @@ def sgd_chain(
     law: str | None = None,
     key: str = "process",
 ) -> Chain:
-    """Return the chain of SGD on a landscape.
+    """Return the chain of SGD on a landscape, ``θ' = θ - η g_B(θ)``. Not collective.
+
+    One step lasts the time η, with momentum √η.
 
     Parameters
     ----------
+    landscape : Landscape
+        Of formulas, samples or a Python function.
+    learning_rate, batch_size : float, int
+        η and b; b = 1 by default.
+    replacement : bool
+        Whether a batch may hold a sample twice.
+    extra_noise : float
+        δ of noisy SGD.
+    momentum : float
+        μ in [0, 1): ``z' = μ z - η g_B(θ)``, ``θ' = θ + z'``.
     law : "samples" or "gaussian", optional
         By default ``"samples"`` where the landscape has samples.
 

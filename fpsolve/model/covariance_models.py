@@ -8,7 +8,7 @@ Mori et al.; mathematics.md section 5). ``"isotropic"``: ``Q ≈ β(x) I`` (Dai-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def covariance_model(
         raise InputError(key, kind, f"one of {', '.join(KINDS)}")
     matrix = np.zeros((0, 0)) if kind == "isotropic" else _matrix(landscape, kind, at, key)
     if isinstance(landscape, FormulaLandscape):
-        return FormulaLandscape(landscape.loss_formula, _formula(landscape, kind, matrix))
+        return replace(landscape, covariance_formula=_formula(landscape, kind, matrix))  # what is restricted stays so
     return ModelledCovariance(landscape, kind, matrix)
 
 

@@ -23,7 +23,10 @@ _UNREADABLE = (ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryErro
 
 
 def read_samples(path: str | Path, columns: Sequence[str], key: str = "process.data.file") -> dict[str, np.ndarray]:
-    """Read named columns of a file: of NPZ when its name ends in .npz, else of CSV; see `read_npz`, `read_csv`."""
+    """Read named columns of a file: of NPZ when its name ends in .npz, else of CSV. Not collective.
+
+    Parameters, result (an array of shape (samples,) for each column) and errors as of `read_csv` and `read_npz`.
+    """
     return (read_npz if Path(path).suffix.lower() == ".npz" else read_csv)(path, columns, key)
 
 
