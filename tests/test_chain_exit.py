@@ -170,6 +170,17 @@ def test_noise_in_one_direction_only(comm):
     np.testing.assert_allclose(found.mean_steps, exact, rtol=0.03)
 
 
+def test_noise_that_vanishes_at_a_node(comm):
+    """No density at x = 1/2, a node that is none of those where the quadrature is tried out."""
+    chain = fp.sgd_chain(formula_landscape("x**2/2", [["(x - 1/2)**2"]], ["x"]), 0.5, 1)
+    asked = {"domain": fp.Interval(-1.0, 1.0), "starts": [[0.9]], "comm": comm}
+    found = fp.chain_exit_time(chain, **asked, size=0.02)
+    assert "Sobol" in found.batches
+    paths = fp.simulate_exit(chain, **asked, paths=2000)
+    assert abs(found.mean[0] - paths.mean[0]) <= found.error[0, 0] + 3 * paths.standard_error[0]
+    assert found.error[0, 0] + 3 * paths.standard_error[0] < 0.15 * paths.mean[0]
+
+
 def test_a_disc_given_by_the_loss(comm):
     landscape = formula_landscape("x**2/2 + y**2/2", "identity", ["x", "y"])
     chain = fp.sgd_chain(landscape, ETA, 1)

@@ -54,12 +54,18 @@ class CellQuadrature:
         return replace(self, degree=self.degree - LOWER)
 
 
-def resolving_quadrature(chain: Chain, space: NodalSpace) -> CellQuadrature | None:
-    """Return the cheapest rule that resolves the chain's density on the cells, None if there is none."""
-    probes = space.nodes[:: max(1, space.unknowns // PROBES)]
-    smallest = np.linalg.eigvalsh(chain.step_covariance(probes))
-    if not (smallest[:, 0] > 1e-8 * smallest[:, -1]).all():
+def resolving_quadrature(chain: Chain, space: NodalSpace, others: np.ndarray) -> CellQuadrature | None:
+    """Return the cheapest rule that resolves the chain's density on the cells, None if there is none.
+
+    Looked for at some nodes, those with the least noise among them, and at further points `others` (n, d); there must
+    be noise in every direction at all nodes and these.
+    """
+    x = np.concatenate([space.nodes, others])
+    spreads = np.linalg.eigvalsh(chain.step_covariance(x))
+    if not (spreads[:, 0] > 1e-8 * spreads[:, -1]).all():
         return None
+    narrow = np.argsort(spreads[:, 0], kind="stable")[: PROBES // 10]
+    probes = x[np.union1d(np.arange(0, len(x), max(1, len(x) // PROBES)), narrow)]
     for degree in DEGREES:
         rule = CellQuadrature(chain, degree)
         staying = [quadrature_rows(space, each, probes).sum(axis=1) for each in (rule, rule.halved())]

@@ -277,7 +277,7 @@ def _level(
     space = nodal_space(domain, size, request.degree, comm)
     problem = _Discretisation(chain, domain, batches, space)
     if chain.law == "gaussian" and request.degree > 1 and not asked:
-        problem = replace(problem, batches=resolving_quadrature(chain, space) or batches)
+        problem = replace(problem, batches=resolving_quadrature(chain, space, request.starts) or batches)
     operator = problem.operator(comm)
     fields, residual, iterations = problem.solve(operator, request.moments)
     excess = float(np.max(operator.excess)) if problem.compensate else 0.0
@@ -300,7 +300,10 @@ def _batch_error(
     is compared with one of lower degree. The k-th moment of nearly exponential times moves k times as much.
     """
     x, batches = request.starts, problem.batches
-    mean = replace(problem, space=nodal_space(problem.domain, RATIO * levels[-1].size, request.degree, comm))
+    space = nodal_space(problem.domain, RATIO * levels[-1].size, request.degree, comm)
+    if isinstance(batches, CellQuadrature) and resolving_quadrature(problem.chain, space, x) is None:
+        space = problem.space
+    mean = replace(problem, space=space)
     operator = mean.operator(comm)
     u = mean.solve(operator, 1)[0][0].values
     stepped, row, resolvent = operator.apply(u), mean.rows(x), Resolvent(operator)
