@@ -13,6 +13,7 @@ import fpsolve as fp
 from fpsolve.app.build import build, build_chain, build_process
 from fpsolve.app.case import parse_case
 from fpsolve.app.model_messages import model_messages
+from fpsolve.app.report import heading, subspace_facts
 from fpsolve.app.run_exit import answer_exit
 from fpsolve.errors import InputError
 from fpsolve.model.subspace import restrict
@@ -74,6 +75,13 @@ def test_what_is_neglected_is_a_warning():
     gradient = np.array([2 * a + a**3, 0, -(a**3), a**3 + 4 * a])
     out = gradient - np.array([1, 0, 0, 1]) * (gradient[0] + gradient[3]) / 2
     ends = restrict(process.landscape.full, [0, 0, 0, 0], [[1, 0, 0, 1]])
+    part = subspace_facts(process)
+    assert part is not None and part["parameters"] == ["a", "b", "c", "e"]
+    assert np.allclose(part["directions"], [[a, 0, 0, a]]) and not np.any(part["origin"])
+    assert (
+        heading(case, process)[-1]
+        == "subspace of (a, b, c, e): origin (0, 0, 0, 0), s along (0.707107, 0, 0, 0.707107)"
+    )
     assert fp.neglected(ends, np.array([[1.0]])).drift[0] == pytest.approx(np.linalg.norm(out), rel=1e-12)
     assert build_chain(case.process, MPI.COMM_SELF).dimension == 1
 

@@ -14,10 +14,16 @@ from mpi4py import MPI
 import numpy as np
 
 from fpsolve import __version__
+from fpsolve.model.covariance_models import ModelledCovariance
+from fpsolve.model.subspace import Restriction
 
 if TYPE_CHECKING:
     from fpsolve.app.case import Case
     from fpsolve.model.process import Process
+
+
+#: Parameters beside a subspace that the table still lists.
+SHOWN_PARAMETERS = 8
 
 
 def plain(value: Any) -> Any:
@@ -103,12 +109,27 @@ def common_summary(command: str, case: Case, result: Solved, seconds: float, mes
         "batch_size": batch_size(case),
         "step_length": step_length(case),
         "variables": list(result.process.variables),
+        "subspace": subspace_facts(result.process),
         "converged": result.converged,
         "tolerance": case.mesh.tolerance,
         "scheme": result.scheme,
         "degree": result.degree,
         "solver": result.solver,
         "messages": list(messages),
+    }
+
+
+def subspace_facts(process: Process) -> dict[str, Any] | None:
+    """Return origin and directions of the subspace that the variables are coordinates of, if they are."""
+    landscape = process.landscape
+    if isinstance(landscape, ModelledCovariance):
+        landscape = landscape.base
+    if not isinstance(landscape, Restriction):
+        return None
+    return {
+        "parameters": list(landscape.full.variables),
+        "origin": landscape.subspace.origin,
+        "directions": landscape.subspace.basis.T,
     }
 
 
@@ -170,7 +191,19 @@ def heading(case: Case, process: Process) -> list[str]:
         lines.append(f"time in units in which one SGD step lasts η = {rate:g}; steps = time/η")
     elif process.landscape is not None:
         lines.append("time in units in which one SGD step lasts η (the learning rate)")
-    return lines
+    return [*lines, *_subspace_lines(process)]
+
+
+def _subspace_lines(process: Process) -> list[str]:
+    part = subspace_facts(process)
+    if part is None:
+        return []
+    names = part["parameters"]
+    if len(names) > SHOWN_PARAMETERS:
+        return [f"subspace of {len(names)} parameters: origin and directions are in summary.json"]
+    along = zip(process.variables, part["directions"], strict=True)
+    axes = ", ".join(f"{name} along {point_text(direction)}" for name, direction in along)
+    return [f"subspace of ({', '.join(names)}): origin {point_text(part['origin'])}, {axes}"]
 
 
 def table_text(blocks: Sequence[Sequence[str]], messages: Sequence[str], files: Sequence[Path]) -> str:

@@ -125,6 +125,12 @@ def landscape_table(answer: LandscapeAnswer, files: Sequence[Path] = ()) -> str:
     return table_text(blocks, answer.messages, files)
 
 
+def _point_text(answer: LandscapeAnswer, x: np.ndarray) -> str:
+    """Return coordinates, those that are rounding of 0 as 0."""
+    lower, upper = answer.critical.domain.bounding_box()
+    return point_text(np.where(np.abs(x) <= 1e-14 * (upper - lower), 0.0, x))
+
+
 def _points(answer: LandscapeAnswer) -> list[str]:
     rows = [
         ["  critical point", "kind", "loss", "eigenvalues of D²L", "rank Q", "eigenvalues of Q", "proved", "within"]
@@ -138,7 +144,7 @@ def _points(answer: LandscapeAnswer) -> list[str]:
         spectrum = answer.spectrum
         noise = ", ".join(f"{v:.5g}" for v in spectrum.eigenvalues[k])
         bends = ", ".join(f"{v:.6g}" for v in p.eigenvalues)
-        name = f"{k} {point_text(p.x)}"
+        name = f"{k} {_point_text(answer, p.x)}"
         rows.append([name, kind, f"{p.loss:.8g}", bends, str(int(spectrum.rank[k])), noise, proved, within])
     return aligned(rows) if len(rows) > 1 else ["no critical points were found"]
 
@@ -168,7 +174,7 @@ def _basin_lines(answer: LandscapeAnswer) -> list[str]:
         return []
     rows = [["basin of", "volume", "± error", "share"]]
     for x, v, s, e in zip(basins.minima, basins.volumes, basins.shares, basins.errors, strict=True):
-        rows.append([point_text(x), f"{v:.6g}", f"{e:.1e}", f"{100 * s:.2f} %"])
+        rows.append([_point_text(answer, x), f"{v:.6g}", f"{e:.1e}", f"{100 * s:.2f} %"])
     share = 100 * basins.elsewhere / basins.total
     if share > 5e-3:
         rows.append(["elsewhere", f"{basins.elsewhere:.6g}", "", f"{share:.2f} %"])

@@ -10,7 +10,16 @@ import numpy as np
 
 from fpsolve import __version__
 from fpsolve.app.exit_models import ChainAnswer, ModelAnswer, Shares, shares
-from fpsolve.app.report import aligned, batch_size, heading, point_text, step_length, steps_of, table_text
+from fpsolve.app.report import (
+    aligned,
+    batch_size,
+    heading,
+    point_text,
+    step_length,
+    steps_of,
+    subspace_facts,
+    table_text,
+)
 
 #: In words, for people.
 NAMES = {
@@ -95,7 +104,8 @@ def chain_summary(answer: ChainAnswer) -> dict[str, Any]:
         "case": case.path.name, "ranks": result.comm.size, "dofs": result.unknowns, "cells": result.cells,
         "seconds": answer.seconds, "epsilon2": answer.process.epsilon2, "learning_rate": case.process.learning_rate,
         "batch_size": batch_size(case), "step_length": step_length(case),
-        "variables": list(answer.process.variables), "converged": result.converged,
+        "variables": list(answer.process.variables), "subspace": subspace_facts(answer.process),
+        "converged": result.converged,
         "tolerance": case.exit.chain_tolerance, "starts": starts, "bounds_violated": 0,
         "messages": answer.messages, **models_facts(answer.models),
     }  # fmt: skip
