@@ -189,6 +189,12 @@ def test_what_the_simulation_refuses_has_the_name_of_the_case_file(run, comm, te
     assert comm.rank > 0 or (error.startswith(f"fpsolve: error: {key}: expected") and error.count("\n") == 1)
 
 
+def test_times_between_two_steps_are_moved_and_that_is_said(run, comm):
+    _, summary, _, _, _ = run(DISC.replace("[0.1, 0.4]", "[0.12, 0.4]"))
+    assert [row["t"] for row in summary["starts"][0]["times"]] == pytest.approx([0.1, 0.4])
+    assert any("whole number of steps: 0.1, 0.4" in message for message in summary["messages"])
+
+
 def test_paths_that_end_nowhere(run, comm):
     wild = DISC.replace("(x**2 + y**2)/2", "log(x + 0.5) + y**2").replace("[[0.0, 0.0], [0.5, 0.0]]", "[[-0.5, 0.0]]")
     _, summary, _, _, _ = run(wild)

@@ -57,7 +57,7 @@ def model_lines(answers: Sequence[ModelAnswer], case: Any) -> list[str]:
     if len(answers) < 2:
         return []
     reference = next((a for a in answers if a.name == "chain"), answers[0])
-    relative = "to SGD's" if reference.name == "chain" else f"to {reference.name}"
+    relative = "ratio to SGD's" if reference.name == "chain" else f"ratio to {reference.name}"
     rows = [["model", "start", "mean exit time", "± error", "steps", relative]]
     for answer in answers:
         for x, mean, error, other in zip(

@@ -137,7 +137,7 @@ def _positions(answer: SimulateAnswer) -> list[list[str]]:
     for i, x in enumerate(sample.starts):
         head = [f"from {point_text(x)}, t", "inside"]
         head += [f"{what} {name}" for what in ("mean", "var") for name in sample.names]
-        head += [entry for g in sample.observables for entry in (g, "± error", "running mean")]
+        head += [entry for g in sample.observables for entry in (g, "± std error", "running mean")]
         rows = [head]
         for k in evenly(range(len(sample.times)), SHOWN):
             numbers = (*sample.mean[i, k], *np.diag(sample.covariance[i, k]))

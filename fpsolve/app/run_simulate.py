@@ -122,6 +122,9 @@ def answer_simulate(case: Case, comm: MPI.Comm) -> SimulateAnswer:
             log.info("simulate: exits, %d paths from each of %d start(s)", section.paths, len(starts))
             exits = simulate_exit(source, domain, starts, max_time=section.max_time, **common)
     messages = [*without_schedule(case), *(exits.messages if exits is not None else ()), *_diverged(exits, paths)]
+    if paths is not None and not np.allclose(paths.times, section.times or (), rtol=1e-9):
+        moved = ", ".join(f"{t:g}" for t in paths.times)
+        messages.append(f"simulate.times are moved to the nearest whole number of steps: {moved}")
     messages += model_messages(process.landscape, domain)
     if section.observables and paths is None:
         messages.append("warning: simulate.observables are evaluated at simulate.times, which are not given")
