@@ -113,3 +113,8 @@ def test_wrong_questions(comm):
         fp.chain_evolve(CHAIN, BOX, PointStart((4.0, 0.0)), steps=[1], comm=comm, size=0.5)
     with pytest.raises(InputError, match="eigenvalues"):
         fp.chain_steady(CHAIN, BOX, comm=comm, size=0.5, eigenvalues=1)
+    pole = fp.sgd_chain(formula_landscape("x - log(x)", "identity", ["x"]), ETA)
+    with pytest.raises(InputError, match="are finite"):
+        fp.chain_steady(pole, fp.Interval(0.0, 3.0), comm=comm, size=0.5)
+    with pytest.raises(InputError, match="are finite"):
+        fp.chain_exit_time(pole, fp.Interval(0.0, 3.0), comm=comm, size=0.5, degree=1)

@@ -111,7 +111,17 @@ def rows_of_steps(
     space: NodalSpace, domain: Domain, x: np.ndarray, steps: np.ndarray, weights: np.ndarray,
     boundary: str = "absorbing", compensate: bool = False,
 ) -> Rows:  # fmt: skip
-    """Return the rows for steps (n, J, d) from points x (n, d) with weights (J,). Not collective."""
+    """Return the rows for steps (n, J, d) from points x (n, d) with weights (J,). Not collective.
+
+    Raises
+    ------
+    InputError
+        If a step is not finite, unless the chain has just left then (absorbing, not compensated).
+    """
+    finite = np.isfinite(steps).all(axis=(1, 2))
+    if not finite.all() and (boundary == "no-flux" or compensate):
+        point = x[np.argmin(finite)].tolist()
+        raise InputError("domain", point, "a domain in which gradient and covariance of the loss are finite")
     cells = _cells(space, domain, x, steps, boundary)
     excess = np.full(len(x), np.nan)
     if compensate:
