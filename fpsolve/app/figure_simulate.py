@@ -185,6 +185,7 @@ def _draw_planes(figure: Figure, answer: SimulateAnswer, shown: list[int], low: 
     columns = _columns(len(shown))
     panels = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False).ravel()
     painted: Any = None
+    contours = sample.domain is None or sample.domain.dimension == 2
     for axes, k in zip(panels, shown, strict=False):
         style.plane(axes, (sample.names[0], sample.names[1]), low, high)
         alive = _alive(sample.positions[0, k])
@@ -194,7 +195,7 @@ def _draw_planes(figure: Figure, answer: SimulateAnswer, shown: list[int], low: 
             density, edges = sample.histogram(k, (CELLS, CELLS), limits=list(zip(low, high, strict=True)), axes=(0, 1))
             shade = np.ma.masked_equal(density / density.max(), 0.0)
             painted = axes.pcolormesh(*edges, shade.T, cmap=style.COLOURS, vmin=0.0, vmax=1.0, rasterized=True)
-        if sample.domain is None or sample.domain.dimension == 2:
+        if contours:
             style.loss_contours(axes, answer, (0, 1), sample.starts[0])
         _outline(axes, sample.domain)
         left = f"   {100 * sample.inside[0, k]:.4g} % not left" if sample.domain is not None else ""
@@ -204,7 +205,8 @@ def _draw_planes(figure: Figure, answer: SimulateAnswer, shown: list[int], low: 
     if painted is not None:
         bar = figure.colorbar(painted, ax=list(panels[: len(shown)]), pad=0.02, fraction=0.05)
         bar.set_label("density relative to its maximum at t")
-    figure.supxlabel("grey: contours of the loss" if style.potential_name(answer.process) else "", fontsize=8.5)
+    known = contours and style.potential_name(answer.process)
+    figure.supxlabel("grey: contours of the loss" if known else "", fontsize=8.5)
 
 
 def _outline(axes: Axes, domain: Any) -> None:
