@@ -189,6 +189,10 @@ CASES: dict[str, tuple[tuple[str, str, str], tuple[str, ...]]] = {
         (KINK, START, f'{START}\nmodel = "corrected"'),
         ("process.loss", "twice differentiable", "kink"),
     ),
+    "a chain whose loss is not finite": (
+        (KINK.replace("abs(x) +", "log(x) +"), START, f'{START}\nmodel = "chain"'),
+        ("process.loss", "log(x)", "gradient is finite at the start [0.0, 0.0]"),
+    ),
     "a chain without a step": ((DISC, START, f'{START}\nmodel = "chain"'), ("process.learning_rate", "ε² alone")),
     # data
     "missing data file": ((DATA, '"data.csv"', '"date.csv"'), ("process.data.file", "date.csv", "No such file")),

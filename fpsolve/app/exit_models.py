@@ -19,7 +19,7 @@ import numpy as np
 
 from fpsolve.app.build import build_chain
 from fpsolve.app.case import CHAIN_MODELS, Case
-from fpsolve.errors import NoFiniteAnswer, NotConverged
+from fpsolve.errors import InputError, NoFiniteAnswer, NotConverged
 from fpsolve.model.chain import Chain
 from fpsolve.model.corrections import exit_model
 from fpsolve.model.domains import Domain
@@ -124,6 +124,12 @@ def _chain_answer(
 ) -> ChainExitResult:
     chain: Chain = build_chain(case.process, comm)
     mesh = case.mesh
+    finite = np.isfinite(chain.landscape.gradient(np.array(starts, dtype=float))).all(axis=1)
+    if not finite.all():
+        data = case.process.data
+        key, formula = ("process.loss", case.process.loss) if data is None else ("process.data.model", data.model)
+        place = [float(c) for c in starts[int(np.argmin(finite))]]
+        raise InputError(key, formula, f"a loss whose gradient is finite at the start {place}", "Change one of them.")
     result = chain_exit_time(
         chain.gaussian() if name == "gaussian-chain" else chain, domain, comm=comm, starts=starts,
         tolerance=None if mesh.size is not None else case.exit.chain_tolerance, size=mesh.size,
