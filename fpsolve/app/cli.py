@@ -36,7 +36,7 @@ PETSC_UNKNOWN_TYPE = 86
 COMMANDS = {
     "exit": (
         "mean exit time from a domain, with error estimate and bounds",
-        "Compute the mean exit time of a case file.",
+        "Compute the mean exit time of a case file, by one model of SGD or by several side by side.",
     ),
     "evolve": (
         "how the density of the parameters moves (Fokker-Planck equation)",
