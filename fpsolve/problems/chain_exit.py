@@ -131,7 +131,8 @@ class _Discretisation:
         """Return the moments as fields, the largest residual and the iterations. Collective."""
         if not operator.killed.max() > 0:
             raise NoFiniteAnswer(
-                "no step leads from the domain's interior out of it: the chain cannot leave and its mean exit time "
+                "no step leads from the domain's interior out of it (of Gaussian ones none that double precision "
+                "can tell from impossible): the chain cannot leave and its mean exit time "
                 "is infinite. Choose another domain or a larger learning rate."
             )
         resolvent = Resolvent(operator)
