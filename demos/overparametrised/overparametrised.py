@@ -58,7 +58,7 @@ def main(
     line = end + np.array([1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 0.0])[:, None] * (MEAN - end)
     start = fp.gaussian_start(MEAN, SPREAD)
     run = fp.evolve(process(), BOX, start, times, comm=comm, size=size, observables=OBSERVABLES)
-    sde = fp.simulate_paths(fp.EulerMaruyama(process(), 1e-3), start, times, comm=comm, paths=paths, seed=3)
+    sde = fp.simulate_paths(fp.EulerMaruyama(process(), 2.5e-4), start, times, comm=comm, paths=paths, seed=3)
     chains = {
         (rate, delta): fp.simulate_paths(
             fp.sgd_chain(landscape(), rate, extra_noise=delta), start, [0.0, end], comm=comm, paths=paths // 5, seed=4
