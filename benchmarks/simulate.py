@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 from common import COMM, say, table
 
 import fpsolve as fp
 from fpsolve.model.chain import Chain
 from fpsolve.model.samples import SampleLandscape
-from fpsolve.simulate.blocks import Block, Share, generator
-from fpsolve.simulate.motion import motion_of
-from fpsolve.simulate.region import region_of
+from fpsolve.simulate.blocks import Block, Share, generator, prepare
 
 CENTER, RADIUS, ETA = (-5.63687, 2.96346), 1.5, 0.001
 #: What issue 4 asks for, b = 1.
@@ -31,9 +28,8 @@ def two_parameters() -> SampleLandscape:
 
 def measured(source: Chain | fp.EulerMaruyama, shuffle: bool = False) -> tuple[int, float, float]:
     """Return steps, seconds on the wall and of the processor of this rank, for some blocks of paths until they left."""
-    domain, start = fp.Ball(CENTER, RADIUS), np.array(CENTER)
-    motion = motion_of(source, shuffle, start[None])
-    region = region_of(domain, motion.bridge, motion.velocities)
+    domain = fp.Ball(CENTER, RADIUS)
+    (start,), motion, region = prepare(source, [CENTER], domain, BLOCKS, 0, shuffle)
     steps, wall, busy = 0, 0.0, 0.0
     for number in range(BLOCKS + 1):
         block = Block(motion, region, domain, start, motion.block, generator(0, Share(COMM.rank, number, motion.block)))
