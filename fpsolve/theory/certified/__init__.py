@@ -1,0 +1,1 @@
+"""Enclosures of exit times, and of other answers, by polynomials whose inequalities are proved in Arb balls."""
