@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,17 @@ import numpy as np
 
 from fpsolve.model.domains import Ball, Box, Interval, Sublevel
 from fpsolve.model.process import Process
+
+
+def corners(domain: Interval | Box | Ball | Sublevel) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return a box that surely holds the domain, shapes (d,): exact for boxes, rounded outwards for balls."""
+    if isinstance(domain, Ball):
+        low = tuple(math.nextafter(c - domain.radius, -math.inf) for c in domain.center)
+        return low, tuple(math.nextafter(c + domain.radius, math.inf) for c in domain.center)
+    if isinstance(domain, Sublevel):  # the component lies strictly inside of this box
+        return domain.lower, domain.upper
+    lower, upper = domain.bounding_box()
+    return tuple(lower.tolist()), tuple(upper.tolist())
 
 
 @dataclass(frozen=True)

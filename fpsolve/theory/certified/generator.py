@@ -1,0 +1,80 @@
+"""The generator applied to a polynomial, as a polynomial with a bound of what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb
+
+from fpsolve.theory.balls import Ball
+from fpsolve.theory.certified.polynomial import Polynomial, Tensor, from_grid
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficient:
+    """A function on the box: a polynomial and a bound of its distance to the function.
+
+    Attributes
+    ----------
+    polynomial : Polynomial
+    error : arb
+        ``>= sup |function - polynomial|`` over the box.
+    """
+
+    polynomial: Polynomial
+    error: Ball
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """``A u = tr(a D²u) + f·∇u`` with coefficients as polynomials on a box.
+
+    Attributes
+    ----------
+    drift : d coefficients
+    diffusion : d*d coefficients, row-major
+    """
+
+    drift: Sequence[Coefficient]
+    diffusion: Sequence[Coefficient]
+
+    def __call__(self, w: Polynomial) -> tuple[Polynomial, Ball]:
+        """Return a polynomial p and e with ``|A w - p| <= e`` on the box of w, which must be the coefficients' box.
+
+        Raises
+        ------
+        ValueError
+            For another box.
+        """
+        if (w.lower, w.upper) != (self.drift[0].polynomial.lower, self.drift[0].polynomial.upper):
+            raise ValueError("the function and the coefficients are given on different boxes")
+        d = w.dimension
+        firsts = [w.derivative(i) for i in range(d)]
+        pairs = [(self.drift[i], firsts[i]) for i in range(d)]
+        for i in range(d):
+            pairs.append((self.diffusion[i * d + i], firsts[i].derivative(i)))
+            for j in range(i):
+                mixed = self.diffusion[i * d + j]
+                twice = Coefficient(_scaled(mixed.polynomial, 2), 2 * mixed.error)
+                pairs.append((twice, firsts[i].derivative(j)))
+        pairs = [(c, p) for c, p in pairs if not _is_zero(c.polynomial) or c.error != 0]
+        if not pairs:
+            return _scaled(w, 0), arb(0)
+        sizes = [max(c.polynomial.shape[k] + p.shape[k] - 1 for c, p in pairs) for k in range(d)]
+        values: Tensor = arb(0)
+        error = arb(0)
+        for c, p in pairs:
+            values = values + c.polynomial.on_grid(sizes) * p.on_grid(sizes)
+            if c.error != 0:
+                error += c.error * p.size()
+        return from_grid(w.lower, w.upper, values), error
+
+
+def _scaled(p: Polynomial, factor: int) -> Polynomial:
+    return Polynomial(p.lower, p.upper, p.coefficients * arb(factor))
+
+
+def _is_zero(p: Polynomial) -> bool:
+    return all(c == 0 for c in np.ravel(p.coefficients))
