@@ -186,7 +186,7 @@ def test_a_violated_bound_is_an_error(run, monkeypatch, comm):
     from dataclasses import replace
 
     true = run_exit.all_bounds
-    monkeypatch.setattr(run_exit, "all_bounds", lambda *a: [replace(bound, verified=True) for bound in true(*a)])
+    monkeypatch.setattr(run_exit, "all_bounds", lambda *a, **k: [replace(b, verified=True) for b in true(*a, **k)])
     text = LINE.replace("learning_rate = 2.0\nbatch_size = 2", "epsilon2 = 1.0").replace('"paper", "sharp", ', "")
     code, summary, shown, _ = run(text, "--no-figures", "--quiet")
     assert code == 3

@@ -264,7 +264,10 @@ CASES: dict[str, tuple[tuple[str, str, str], tuple[str, ...]]] = {
     "no start": ((DISC, START, "starts = []"), ("exit.starts = []", "a list of points")),
     "no moments": ((DISC, START, f"{START}\nmoments = 0"), ("exit.moments = 0", "at least 1")),
     "unknown bound": ((DISC, "bounds = []", 'bounds = ["shrap"]'), ("exit.bounds = 'shrap'", "Did you mean 'sharp'?")),
-    "certified": ((DISC, "bounds = []", 'bounds = ["certified"]'), ("exit.bounds = 'certified'", "not available yet")),
+    "certified": (
+        (DISC, "bounds = []", 'bounds = ["certified"]\n[bounds]\nwidth = 0.0'),
+        ("bounds.width = 0.0", "a positive number"),
+    ),
     "another model": ((DISC, START, f'{START}\nmodel = "chains"'), ("exit.model = 'chains'", "Did you mean 'chain'?")),
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 from mpi4py import MPI
 
 from fpsolve.app import readers as r
+from fpsolve.app.case_bounds import BOUNDS, BoundsCase, read_bounds
 from fpsolve.app.case_evolution import (
     BACKWARD,
     EVOLVE,
@@ -143,6 +144,7 @@ class Case:
     title: str = ""
     mesh: MeshCase = field(default_factory=MeshCase)
     exit: ExitCase = field(default_factory=ExitCase)
+    bounds: BoundsCase = field(default_factory=BoundsCase)
     evolve: EvolveCase = field(default_factory=EvolveCase)
     backward: BackwardCase = field(default_factory=BackwardCase)
     steady: SteadyCase = field(default_factory=SteadyCase)
@@ -214,6 +216,7 @@ def parse_case(text: str, path: str | Path) -> Case:
         domain=_domain(values["domain"], states, path.parent, velocities=process.momentum is not None),
         mesh=_mesh(values.get("mesh", {})),
         exit=_exit(values.get("exit", {}), states),
+        bounds=read_bounds(values.get("bounds", {}), _SECTIONS),
         evolve=read_evolve(values.get("evolve", {}), states, path.parent, _SECTIONS),
         backward=read_backward(values.get("backward", {}), states, path.parent, _SECTIONS),
         steady=read_steady(values.get("steady", {}), _SECTIONS),
@@ -271,12 +274,13 @@ _EXIT: dict[str, Reader] = {
 }  # fmt: skip
 _TOP: dict[str, Reader] = {"title": r.title}
 _TOP |= dict.fromkeys(
-    ("process", "domain", "mesh", "exit", "evolve", "backward", "steady", "simulate", "landscape"), r.table
+    ("process", "domain", "mesh", "exit", "bounds", "evolve", "backward", "steady", "simulate", "landscape"), r.table
 )
 #: Where a misplaced key belongs.
 _SECTIONS: dict[str, set[str]] = {
     "process": set(_PROCESS), "process.data": set(_DATA), "domain": set(_DOMAIN).union(*_SHAPES.values()),
-    "mesh": set(_MESH), "exit": set(_EXIT), "process.schedule": set(SCHEDULE), "process.subspace": set(SUBSPACE),
+    "mesh": set(_MESH), "exit": set(_EXIT), "bounds": set(BOUNDS),
+    "process.schedule": set(SCHEDULE), "process.subspace": set(SUBSPACE),
     "evolve": set(EVOLVE), "backward": set(BACKWARD), "steady": set(STEADY),
     "simulate": set(SIMULATE), "landscape": set(LANDSCAPE),
 }  # fmt: skip

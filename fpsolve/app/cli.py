@@ -1,7 +1,9 @@
-"""The command line: ``fpsolve COMMAND CASE.toml`` (see `COMMANDS`), ``fpsolve info``; also under ``mpirun -n N``.
+"""The command line: ``fpsolve COMMAND CASE.toml`` (see `COMMANDS`), ``fpsolve verify CERT.json``, ``fpsolve info``.
+
+Also under ``mpirun -n N``.
 
 Exit codes: 0 answered; 2 the input is wrong; 3 not converged, tolerance not met or a bound violated (the result
-is written all the same); 4 no finite answer; 1 an error in fpsolve itself; 130 interrupted.
+is written all the same) or a certificate rejected; 4 no finite answer; 1 an error in fpsolve itself; 130 interrupted.
 
 Every rank ends with the same code and one rank says why. To that end each rank sends its outcome to all others
 at the end without waiting in a barrier; a rank that has failed and hears nothing from the others, which then
@@ -18,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +39,10 @@ COMMANDS = {
     "exit": (
         "mean exit time from a domain, with error estimate and bounds",
         "Compute the mean exit time of a case file, by one model of SGD or by several side by side.",
+    ),
+    "bounds": (
+        "certified two-sided bounds of the mean exit time, with a certificate",
+        "Enclose the mean exit time at the starts of a case file by theorems; no mesh is needed.",
     ),
     "evolve": (
         "how the density of the parameters moves (Fokker-Planck equation)",
@@ -93,17 +99,19 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, (what, description) in COMMANDS.items():
         _add_command(commands, name, what, description)
+    _add_verify(commands)
     commands.add_parser("info", help="versions, abilities of the installed PETSc, places of caches", allow_abbrev=False)
     return top
 
 
 def _add_command(commands: Any, name: str, what: str, description: str) -> None:
     again = " [--restart]" if name == "evolve" else ""
+    effort = " [--width W] [--budget SECONDS]" if name == "bounds" else ""
     ask = commands.add_parser(
         name,
         help=what,
         description=f"{description} Writes summary.json, fields and figures.",
-        usage=f"fpsolve {name} CASE.toml [--out DIR] [--no-figures] [--quiet]{again} [-- PETSc options]",
+        usage=f"fpsolve {name} CASE.toml [--out DIR] [--no-figures] [--quiet]{again}{effort} [-- PETSc options]",
         allow_abbrev=False,
     )
     ask.add_argument("case", metavar="CASE.toml", help="the case file")
@@ -112,6 +120,21 @@ def _add_command(commands: Any, name: str, what: str, description: str) -> None:
     ask.add_argument("--quiet", action="store_true", help="no progress on stderr")
     if again:
         ask.add_argument("--restart", action="store_true", help="go on from the checkpoint of a run that was ended")
+    if effort:
+        ask.add_argument("--width", metavar="W", type=float, help="relative width asked at the starts (default: 0.01)")
+        ask.add_argument("--budget", metavar="SECONDS", type=float, help="when to stop trying (default: 60)")
+
+
+def _add_verify(commands: Any) -> None:
+    check = commands.add_parser(
+        "verify",
+        help="check a certificate of bounds again, from scratch",
+        description="Check a certificate with code that shares nothing with the search. "
+        "Exit codes: 0 accepted, 3 rejected, 2 not a certificate.",
+        allow_abbrev=False,
+    )
+    check.add_argument("certificate", metavar="CERT.json", help="a certificate.json of fpsolve bounds")
+    check.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,6 +168,10 @@ def _command(request: argparse.Namespace, options: list[str], all_ranks: Ranks |
         if all_ranks is None or all_ranks.work.rank == 0:
             print(render(found), flush=True)
         return 0
+    if request.command == "verify":
+        from fpsolve.app.run_verify import run_verify
+
+        return run_verify(request.certificate, None if all_ranks is None else all_ranks.work)
     if all_ranks is None:
         raise ModuleNotFoundError("No module named 'mpi4py'", name="mpi4py")
     comm = all_ranks.work
@@ -153,6 +180,10 @@ def _command(request: argparse.Namespace, options: list[str], all_ranks: Ranks |
     from fpsolve.app.case import load_case
 
     case = load_case(request.case, comm)
+    if request.command == "bounds":
+        from fpsolve.app.case_bounds import with_options
+
+        case = replace(case, bounds=with_options(case.bounds, request.width, request.budget))
     names = petsc_options.insert(options)
     try:
         from fpsolve.app.run import Settings

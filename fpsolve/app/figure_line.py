@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fpsolve.app import figure_style as style
-from fpsolve.app.figure_data import Line
-from fpsolve.problems.exit import ExitResult
 from fpsolve.theory.bounds import Bound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from fpsolve.app.figure_data import Line
+    from fpsolve.problems.exit import ExitResult
+
 #: Orders of magnitude beyond which the times' axis is logarithmic.
 DECADES = 2.0
 #: By kind of bound: colour; by name: dashes.
 LINE_COLOURS = {"lower": "#009e73", "upper": "#d55e00"}
-DASHES = {"paper": (0, (6, 2)), "sharp": (0, (4, 1.2, 1, 1.2)), "printed": (0, (1, 1.5))}
+DASHES = {"paper": (0, (6, 2)), "sharp": (0, (4, 1.2, 1, 1.2)), "certified": "solid", "printed": (0, (1, 1.5))}
+#: Width and height of the lines of certified bounds, which mostly lie on the solution: each leaves the next one seen.
+BROAD = {"lower": (4.6, 4.4), "upper": (2.8, 4.5)}
 OTHER_DASHES = (0, (2.5, 1.5))
 
 
-def line_axis(result: ExitResult, bounds: list[Bound]) -> int:
+class Asked(style.Asked, Protocol):
+    """What the line needs of an answer: the question with its starts."""
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where it starts, shape (k, d)."""
+
+
+def line_axis(result: Asked, bounds: Sequence[Bound]) -> int:
     """Return the coordinate axis along which the bounds have most to say through the first start.
 
     The one along which a verified upper bound varies most; else the one along which the first start differs most
@@ -57,28 +69,58 @@ def draw_line(figure: Figure, result: ExitResult, bounds: list[Bound], line: Lin
     axes.fill_between(t, line.u - error, line.u + error, color="#0072b2", alpha=0.35, linewidth=0, zorder=4)
     label = f"u, computed; band: estimated error, at most {style.number(100 * largest, 1)} % of max u"
     axes.plot(t, line.u, color="#0072b2", linewidth=1.8, zorder=5, label=label)
+    drawn, notes = plot_bounds(axes, bounds, t, line.points, inside)
+    curves += drawn
+    for k in starts_on_line(result, line.axis):
+        mean, error = result.mean[k], result.error[k, 0]
+        x = result.starts[k, line.axis]
+        text = f"start {style.point_text(result.starts[k])}: E τ = {style.with_error(mean, error)}"
+        axes.errorbar([x], [mean], yerr=[error], fmt="none", capsize=3, ecolor="black", elinewidth=1, zorder=6)
+        axes.plot([x], [mean], "o", color="white", markeredgecolor="black", markersize=5.5, zorder=7, label=text)
+    scale_times(axes, curves)
+    what = "Mean exit time and its bounds" if len(curves) > 1 else "Mean exit time"
+    label_line(axes, result, line.axis)
+    legend(figure, axes, notes)
+    figure.suptitle(style.title(result, what), fontsize=10.5)
+
+
+def plot_bounds(
+    axes: Axes, bounds: Sequence[Bound], t: np.ndarray, points: np.ndarray, inside: np.ndarray
+) -> tuple[list[np.ndarray], list[str]]:
+    """Draw bounds along a line; return what is drawn, and notes on those that say nothing.
+
+    Parameters
+    ----------
+    t : ndarray, shape (n,)
+        The abscissae.
+    points : ndarray, shape (n, d)
+    inside : ndarray of bool, shape (n,)
+    """
+    curves: list[np.ndarray] = []
     silent: dict[str, list[str]] = {}
     for bound in bounds:
-        values = _bound_values(bound, line.points, inside)
-        name = f"{bound.name} {bound.kind}"
+        values = bound_values(bound, points, inside)
         if np.isfinite(values).any():
             _plot_bound(axes, bound, t, values)
             curves.append(values)
         elif bound.name != "printed":
             reason = "says nothing on this line" if bound.profile is not None else _short(bound.reason or "none")
-            silent.setdefault(reason, []).append(name)
-    _starts_on_line(axes, result, line)
+            silent.setdefault(reason, []).append(f"{bound.name} {bound.kind}")
+    return curves, [f"{', '.join(names)}: {reason}" for reason, names in silent.items()]
+
+
+def scale_times(axes: Axes, curves: list[np.ndarray]) -> None:
+    """Make the axis of times logarithmic if the curves are decades apart, and set its limits."""
+    if not curves:
+        return
     if _is_logarithmic(curves):
         axes.set_yscale("log")
         axes.set_ylim(*_logarithmic_limits(curves))
     else:
         axes.set_ylim(0.0, 1.08 * max(float(np.nanmax(c)) for c in curves))
-    what = "Mean exit time and its bounds" if len(curves) > 1 else "Mean exit time"
-    _label(figure, axes, result, line, [f"{', '.join(names)}: {reason}" for reason, names in silent.items()])
-    figure.suptitle(style.title(result, what), fontsize=10.5)
 
 
-def _bound_values(bound: Bound, points: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def bound_values(bound: Bound, points: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Return the bound along the line, nan where it says nothing."""
     values = np.asarray(bound.evaluate(points), dtype=float)
     nothing = ~inside | ~np.isfinite(values)
@@ -91,23 +133,21 @@ def _plot_bound(axes: Axes, bound: Bound, t: np.ndarray, values: np.ndarray) -> 
     if bound.verified:
         dashes = DASHES.get(bound.name, OTHER_DASHES)
         label = f"{bound.name} {bound.kind} bound: {bound.theorem}"
-        axes.plot(t, values, color=LINE_COLOURS[bound.kind], linestyle=dashes, linewidth=1.5, label=label, zorder=5.5)
+        width, above = BROAD[bound.kind] if bound.name == "certified" else (1.5, 5.5)
+        axes.plot(
+            t, values, color=LINE_COLOURS[bound.kind], linestyle=dashes, linewidth=width, label=label, zorder=above
+        )
     else:
         label = f"{bound.name}, not a bound: {bound.theorem}"
         axes.plot(t, values, color="#707070", linestyle=DASHES["printed"], linewidth=1.5, label=label, zorder=5.5)
 
 
-def _starts_on_line(axes: Axes, result: ExitResult, line: Line) -> None:
-    """Mark the values at the starts on the line, with their errors."""
-    others = [k for k in range(result.process.dimension) if k != line.axis]
+def starts_on_line(result: Asked, axis: int) -> np.ndarray:
+    """Return the numbers of the starts on the line through the first one; at most six."""
+    others = [k for k in range(result.process.dimension) if k != axis]
     lower, upper = result.domain.bounding_box()
     near = np.abs(result.starts[:, others] - result.starts[0, others]) <= 1e-9 * float(np.max(upper - lower))
-    for k in np.flatnonzero(near.all(axis=1))[:6]:
-        mean, error = result.mean[k], result.error[k, 0]
-        x = result.starts[k, line.axis]
-        text = f"start {style.point_text(result.starts[k])}: E τ = {style.with_error(mean, error)}"
-        axes.errorbar([x], [mean], yerr=[error], fmt="none", capsize=3, ecolor="black", elinewidth=1, zorder=6)
-        axes.plot([x], [mean], "o", color="white", markeredgecolor="black", markersize=5.5, zorder=7, label=text)
+    return np.flatnonzero(near.all(axis=1))[:6]
 
 
 def _is_logarithmic(curves: list[np.ndarray]) -> bool:
@@ -128,15 +168,20 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= 90 else reason[:87].rsplit(" ", 1)[0] + " ..."
 
 
-def _label(figure: Figure, axes: Axes, result: ExitResult, line: Line, notes: list[str]) -> None:
+def label_line(axes: Axes, result: Asked, axis: int, what: str = "u, E τ") -> None:
+    """Name the axes of a picture along a line, with units."""
     names, start = result.process.variables, result.starts[0]
-    fixed = [f"{style.symbol(n)} = {start[k]:.4g}" for k, n in enumerate(names) if k != line.axis]
+    fixed = [f"{style.symbol(n)} = {start[k]:.4g}" for k, n in enumerate(names) if k != axis]
     where = f"   (along the line {', '.join(fixed)})" if fixed else ""
-    axes.set_xlabel(style.symbol(names[line.axis]) + where)
-    axes.set_ylabel(style.time_label(result, "u, E τ"))
+    axes.set_xlabel(style.symbol(names[axis]) + where)
+    axes.set_ylabel(style.time_label(result, what))
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.margins(x=0.02)
+
+
+def legend(figure: Figure, axes: Axes, notes: Sequence[str] = ()) -> None:
+    """Put the names of all curves, and notes, below the picture."""
     handles, labels = axes.get_legend_handles_labels()
     if notes:
         from matplotlib.lines import Line2D

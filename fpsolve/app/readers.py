@@ -16,7 +16,7 @@ from fpsolve.errors import InputError
 Reader = Callable[[str, object], Any]
 Vector = tuple[float, ...]
 
-BOUNDS = ("paper", "sharp", "printed")
+BOUNDS = ("paper", "sharp", "certified", "printed")
 
 
 def read_table(
@@ -228,9 +228,6 @@ def bounds(key: str, value: object) -> tuple[str, ...]:
     """Read a list of kinds of bounds."""
     if not isinstance(value, list):
         raise InputError(key, value, f"a list out of {', '.join(BOUNDS)}")
-    if "certified" in value:
-        remedy = "It is not available yet in this version."
-        raise InputError(key, "certified", f"names out of {', '.join(BOUNDS)}", remedy)
     return tuple(dict.fromkeys(one_of(*BOUNDS)(key, name) for name in value))
 
 

@@ -232,6 +232,11 @@ def bound_lines(bound: Any) -> list[str]:
     return [*lines, f"  {', '.join(constants)}"] if constants else lines
 
 
+def bound_messages(bounds: Sequence[Any]) -> list[str]:
+    """Return why bounds do not apply."""
+    return [f"{b.name} {b.kind} bound ({b.theorem}): {b.reason}" for b in bounds if not b.verified]
+
+
 def theorem_name(bound: Any) -> str:
     """Return the theorem with the name of its form, if that is not part of it."""
     return str(bound.theorem) if bound.name in bound.theorem else f"{bound.theorem} ({bound.name})"

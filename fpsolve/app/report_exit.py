@@ -22,6 +22,7 @@ from fpsolve.app.report import (
 )
 from fpsolve.app.report import constant as constant_facts
 from fpsolve.app.report_models import NAMES, model_lines, models_facts
+from fpsolve.app.report_numbers import enclosure_text
 from fpsolve.theory.bounds import Bound
 
 if TYPE_CHECKING:
@@ -128,9 +129,10 @@ def _starts(answer: ExitAnswer) -> list[str]:
         row = [point_text(x), f"{result.mean[i]:.10g}", f"{result.error[i, 0]:.1e}"]
         row += [f"{_deviation(answer, i):.6g}"] if result.moments.shape[1] > 1 else []
         row += [f"{steps_of(answer.case, result.mean[i]):.6g}"] if answer.case.process.learning_rate else []
-        for kind, side in sides:
-            value = (bounds_at(answer.bounds, kind, x) or {}).get(side)
-            row.append("-" if value is None else f"{value:.6g}")
+        for kind in kinds:
+            values = bounds_at(answer.bounds, kind, x) or {}
+            texts = dict(zip(("lower", "upper"), enclosure_text(values.get("lower"), values.get("upper")), strict=True))
+            row += [texts[side] for name, side in sides if name == kind]
         rows.append(row)
     return aligned(rows)
 

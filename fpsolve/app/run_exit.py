@@ -10,12 +10,16 @@ from pathlib import Path
 
 from mpi4py import MPI
 
+import numpy as np
+
 from fpsolve.app.build import build
 from fpsolve.app.case import CHAIN_MODELS, Case
 from fpsolve.app.exit_models import ChainAnswer, ModelAnswer, compare_models, failed, solve_model
 from fpsolve.app.model_messages import model_messages
+from fpsolve.app.report import bound_messages, point_text
 from fpsolve.app.report_exit import exit_summary, exit_table
 from fpsolve.app.report_models import chain_summary, chain_table
+from fpsolve.app.report_numbers import width_text
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.fem.parallel import on_root
 from fpsolve.model.process import Process
@@ -80,9 +84,13 @@ def answer_exit(case: Case, comm: MPI.Comm) -> ExitAnswer | ChainAnswer:
     if case.exit.bounds and case.exit.model == "diffusion":
         log.info("bounds: %s", ", ".join(case.exit.bounds))
         # their search has a time budget, so ranks could find different ones
-        bounds = on_root(comm, lambda: all_bounds(process, domain, case.exit.bounds))
+        kinds, asked, x = case.exit.bounds, case.bounds, first.result.starts
+        bounds = on_root(
+            comm, lambda: all_bounds(process, domain, kinds, width=asked.width, effort=asked.budget, starts=x)
+        )
     comparison = compare(first.result, bounds)
-    messages += [*_bound_messages(bounds), *_violations(comparison)]
+    messages += [*bound_messages(bounds), *_violations(comparison)]
+    messages += _wide(bounds, first.result.starts, case.bounds.width)
     return ExitAnswer(case, process, first.result, bounds, comparison, time.perf_counter() - began, models, messages)
 
 
@@ -101,8 +109,19 @@ def _of_others(models: Sequence[ModelAnswer]) -> list[str]:
     return found
 
 
-def _bound_messages(bounds: Sequence[Bound]) -> list[str]:
-    return [f"{b.name} {b.kind} bound ({b.theorem}): {b.reason}" for b in bounds if not b.verified]
+def _wide(bounds: Sequence[Bound], starts: np.ndarray, asked: float) -> list[str]:
+    """Say where certified bounds are wider than asked."""
+    sides = {b.kind: b.evaluate(starts) for b in bounds if b.name == "certified" and b.verified}
+    if len(sides) < 2:
+        return []
+    widths = 2 * (sides["upper"] - sides["lower"]) / (sides["upper"] + sides["lower"])
+    worst = int(np.argmax(widths))
+    if widths[worst] <= asked:
+        return []
+    return [
+        f"certified bounds: the relative width at {point_text(starts[worst])} is {width_text(widths[worst])}, "
+        f"{asked:g} was asked for; 'fpsolve bounds' tells what limits it"
+    ]
 
 
 def _violations(comparison: Comparison) -> list[str]:

@@ -3,8 +3,9 @@
 The process is ``dX = -∇L dt + sqrt(2a) dW`` with ``a = ε²Q_eff``, ``Q_eff = scale·Q + (extra/ε²) I``; τ is the exit
 time from the open set Ω and u(x) = E_x τ. No ellipticity is used anywhere, only Itô's formula.
 
-The theorems and their proofs are in `fpsolve.theory.lower` (sub-solutions on balls; valid for any boundary conditions)
-and `fpsolve.theory.upper` (super-solutions that depend on one coordinate; not for reflecting parts).
+The theorems and their proofs are in `fpsolve.theory.lower` (sub-solutions on balls; valid for any boundary conditions),
+`fpsolve.theory.upper` (super-solutions that depend on one coordinate; not for reflecting parts) and
+`fpsolve.theory.certified` (polynomials found by a search, whose inequalities are proved).
 
 Ω is the domain as given, not its mesh. The hypotheses are checked on supersets of Ω (upper) and of B (lower).
 """
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fpsolve.model.domains import Ball, Box, Interval, Sublevel
 from fpsolve.model.process import Process
 from fpsolve.theory.constants import Constant, Field
 from fpsolve.theory.cover import cover_of
@@ -26,9 +28,11 @@ from fpsolve.theory.slopes import plane_sup, sharp_slope
 from fpsolve.theory.theorem import THEOREMS, Bound, missing
 from fpsolve.theory.upper import upper_bound
 
-__all__ = ["Bound", "Constant", "all_bounds", "paper_bounds", "printed_upper", "sharp_bounds"]
+__all__ = ["Bound", "Constant", "all_bounds", "certified_bounds", "paper_bounds", "printed_upper", "sharp_bounds"]
 
 BOUND_SECONDS = 10.0
+#: Seconds and relative width of certified bounds.
+CERTIFIED_SECONDS, CERTIFIED_WIDTH = 60.0, 1e-2
 
 
 def paper_bounds(process: Process, domain: Any, budget: float = BOUND_SECONDS) -> tuple[Bound, Bound]:
@@ -55,6 +59,38 @@ def sharp_bounds(process: Process, domain: Any, budget: float = BOUND_SECONDS) -
 def _pair(name: Literal["paper", "sharp"], process: Process, domain: Any, seconds: float) -> tuple[Bound, Bound]:
     total = Budget.seconds(seconds)
     return lower_bound(name, process, domain, total.share(2)), upper_bound(name, process, domain, total)
+
+
+def certified_bounds(
+    process: Process,
+    domain: Any,
+    width: float = CERTIFIED_WIDTH,
+    budget: float = CERTIFIED_SECONDS,
+    starts: Any = None,
+) -> tuple[Bound, Bound]:
+    """Return the bounds of `fpsolve.theory.certified.certify.certify`, which also gives their certificate.
+
+    Deterministic except for the time budget, so under MPI compute it on one rank and broadcast; not collective.
+
+    Parameters
+    ----------
+    process : Process
+    domain : Interval, Box, Ball or Sublevel
+        For others neither bound is verified.
+    width : float
+        The relative width (upper - lower)/mean that ends the search.
+    budget : float
+        Seconds after which the search ends.
+    starts : array_like, shape (k, d), optional
+        Where the bounds should be tight; the domain's centre by default.
+    """
+    from fpsolve.theory.certified.certify import certify  # which uses the bounds above
+
+    if not isinstance(domain, (Interval, Box, Ball, Sublevel)):
+        reason = "certified bounds are for intervals, boxes, balls and sublevel sets"
+        return missing("certified", "lower", reason), missing("certified", "upper", reason)
+    found = certify(process, domain, width=width, budget=budget, starts=starts)
+    return found.lower, found.upper
 
 
 def printed_upper(
@@ -93,14 +129,22 @@ def printed_upper(
 
 
 def all_bounds(
-    process: Process, domain: Any, kinds: Sequence[str] = ("paper", "sharp"), budget: float = BOUND_SECONDS
+    process: Process,
+    domain: Any,
+    kinds: Sequence[str] = ("paper", "sharp"),
+    budget: float = BOUND_SECONDS,
+    width: float = CERTIFIED_WIDTH,
+    effort: float = CERTIFIED_SECONDS,
+    starts: Any = None,
 ) -> list[Bound]:
-    """Return the bounds of the given kinds ("paper", "sharp", "printed"), lower before upper.
+    """Return the bounds of the given kinds ("paper", "sharp", "certified", "printed"), lower before upper.
 
     Parameters
     ----------
     budget : float
-        Seconds for each kind.
+        Seconds for each kind but "certified".
+    width, effort, starts
+        Of "certified": see `certified_bounds`, where `effort` is `budget`.
 
     Raises
     ------
@@ -113,8 +157,10 @@ def all_bounds(
             found.extend(paper_bounds(process, domain, budget))
         elif kind == "sharp":
             found.extend(sharp_bounds(process, domain, budget))
+        elif kind == "certified":
+            found.extend(certified_bounds(process, domain, width, effort, starts))
         elif kind == "printed":
             found.append(printed_upper(process, domain, budget=budget))
         else:
-            raise ValueError(f"unknown kind of bound {kind!r}: paper, sharp or printed")
+            raise ValueError(f"unknown kind of bound {kind!r}: paper, sharp, certified or printed")
     return found

@@ -27,7 +27,7 @@ class Bound:
 
     Attributes
     ----------
-    name : "paper", "sharp" or "printed"
+    name : "paper", "sharp", "certified" or "printed"
     kind : "lower" or "upper"
     theorem : str
     verified : bool
@@ -73,6 +73,8 @@ THEOREMS = {
     ("sharp", "lower"): "Theorem 3.1 with the Ornstein-Uhlenbeck comparison",
     ("paper", "upper"): "Theorem 3.3 (1.4), paper, pointwise form",
     ("sharp", "upper"): "Theorem 3.3 with the Ornstein-Uhlenbeck comparison",
+    ("certified", "lower"): "Comparison with a polynomial w: -A w <= M, w <= b where the process leaves",
+    ("certified", "upper"): "Comparison with a polynomial w: -A w >= m, w >= -b where the process leaves",
     ("printed", "upper"): "Equation (8) as printed, paper",
 }
 

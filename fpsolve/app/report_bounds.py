@@ -1,0 +1,144 @@
+"""The bounds command's summary.json and table, and its certificate as a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpsolve.app.report import (
+    aligned,
+    bound_facts,
+    bound_lines,
+    common_summary,
+    heading,
+    point_text,
+    steps_of,
+    table_text,
+    write_json,
+)
+from fpsolve.app.report_exit import KINDS, bounds_at, hypotheses
+from fpsolve.app.report_numbers import enclosure_text, width_text
+from fpsolve.fem.parallel import on_root
+
+if TYPE_CHECKING:
+    from fpsolve.app.run_bounds import BoundsAnswer
+
+#: The name of the file that `fpsolve verify` reads.
+CERTIFICATE = "certificate.json"
+
+
+def write_certificate(answer: BoundsAnswer, directory: Path) -> list[Path]:
+    """Write the certificate aside and rename it; return its path. Collective.
+
+    Raises
+    ------
+    OSError
+        On every rank.
+    """
+    path, certificate = directory / CERTIFICATE, answer.enclosure.certificate
+    if certificate is None:
+        return []
+    on_root(answer.comm, lambda: write_json(path, certificate))
+    return [path]
+
+
+def bounds_summary(answer: BoundsAnswer) -> dict[str, Any]:
+    """Return the contents of summary.json of the bounds command."""
+    enclosure, asked = answer.enclosure, answer.case.bounds
+    return common_summary("bounds", answer.case, answer, answer.seconds, answer.messages) | {
+        "tolerance": asked.width,
+        "budget": asked.budget,
+        "starts": [_start(answer, i) for i in range(len(answer.starts))],
+        "width": enclosure.width,
+        "reached": enclosure.reached,
+        "limited_by": enclosure.limited_by,
+        "hypotheses": hypotheses(answer.bounds),
+        "bounds": [bound_facts(bound) for bound in answer.bounds],
+        "unreachable": [{"part": p.name, "proved": p.proved, "reason": p.reason} for p in enclosure.unreachable],
+        "attempts": [
+            {"method": a.method, "degree": a.degree, "width": a.width, "seconds": a.seconds} for a in enclosure.attempts
+        ],
+        "certificate": None if enclosure.certificate is None else CERTIFICATE,
+    }
+
+
+def _start(answer: BoundsAnswer, i: int) -> dict[str, Any]:
+    start, source, x = answer.enclosure.starts[i], answer.enclosure.sources[i], answer.starts[i]
+    lower, upper = (steps_of(answer.case, value) for value in (start.lower, start.upper))
+    entry: dict[str, Any] = {
+        "x": x,
+        "lower": start.lower,
+        "upper": start.upper,
+        "width": start.width,
+        "from": {"lower": source[0], "upper": source[1]},
+        "steps": None if lower is None or upper is None else _outward(lower, upper),
+    }
+    return entry | {kind: bounds_at(answer.bounds, kind, x) for kind in KINDS}
+
+
+def _outward(lower: float, upper: float) -> dict[str, float]:
+    """Take back the rounding of one operation."""
+    return {"lower": max(math.nextafter(lower, -math.inf), 0.0), "upper": math.nextafter(upper, math.inf)}
+
+
+# --- for people ------------------------------------------------------------------------------------------
+
+
+def bounds_table(answer: BoundsAnswer, files: Sequence[Path] = ()) -> str:
+    """Return the result as text: a line for each start, then how it was found, the theorems, messages and files."""
+    theorems = [line for bound in answer.bounds for line in bound_lines(bound)]
+    blocks = [heading(answer.case, answer.process), _starts(answer), _facts(answer), _attempts(answer), theorems]
+    return table_text(blocks, answer.messages, files)
+
+
+def _starts(answer: BoundsAnswer) -> list[str]:
+    sides = [f"{kind} {side}" for kind in KINDS for side in ("lower", "upper")]
+    rows = [["start", "E τ >=", "E τ <=", "width", "from", *sides]]
+    for start, source, x in zip(answer.enclosure.starts, answer.enclosure.sources, answer.starts, strict=True):
+        origin = source[0] if source[0] == source[1] else " / ".join(source)
+        row = [point_text(x), *enclosure_text(start.lower or None, start.upper), width_text(start.width), origin]
+        for kind in KINDS:
+            values = bounds_at(answer.bounds, kind, x) or {}
+            row += enclosure_text(values.get("lower") or None, values.get("upper"))
+        rows.append(row)
+    return aligned(rows)
+
+
+def _facts(answer: BoundsAnswer) -> list[str]:
+    enclosure, asked = answer.enclosure, answer.case.bounds
+    state = "reached" if enclosure.reached else "NOT reached"
+    lines = [f"width     {width_text(enclosure.width)}, relative; {asked.width:g} asked: {state}"]
+    if enclosure.limited_by:
+        lines.append(f"limit     {enclosure.limited_by}")
+    for part in enclosure.unreachable:
+        what = "proved to be out of reach" if part.proved else "counts as an exit"
+        lines.append(f"boundary  {part.name}: {what}{': ' if part.reason else ''}{part.reason}")
+    return [*lines, f"solver    {answer.solver}; {answer.comm.size} rank(s), {answer.seconds:.1f} s"]
+
+
+def _attempts(answer: BoundsAnswer) -> list[str]:
+    if not answer.enclosure.attempts:
+        return []
+    rows = [["attempt", "degree", "width", "seconds"]]
+    for a in answer.enclosure.attempts:
+        rows.append([str(a.method), str(a.degree), width_text(a.width), f"{a.seconds:.2f}"])
+    return aligned(rows)
+
+
+def width_messages(answer: BoundsAnswer) -> list[str]:
+    """Return what the enclosure falls short of."""
+    enclosure, asked = answer.enclosure, answer.case.bounds.width
+    why = f": {enclosure.limited_by}" if enclosure.limited_by else ""
+    if not answer.finite:
+        return [f"error: no finite upper bound was found at any start{why}"]
+    if enclosure.reached:
+        return []
+    wide = [
+        f"{point_text(x)}: {width_text(start.width) if math.isfinite(start.upper) else 'no upper bound'}"
+        for x, start in zip(answer.starts, enclosure.starts, strict=True)
+        if not start.width <= asked
+    ]
+    where = f" ({', '.join(wide)})" if wide else ""
+    return [f"warning: the bounds hold, but are wider than the relative width {asked:g} that was asked for{where}{why}"]

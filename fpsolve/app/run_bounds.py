@@ -1,0 +1,135 @@
+"""The bounds command: from a case file to a certified enclosure of the mean exit time, without a mesh."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpsolve.app.build import build
+from fpsolve.app.case import Case
+from fpsolve.app.model_messages import model_messages
+from fpsolve.app.report import bound_messages
+from fpsolve.app.report_bounds import CERTIFICATE, bounds_summary, bounds_table, width_messages
+from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
+from fpsolve.errors import InputError
+from fpsolve.fem.parallel import on_root
+from fpsolve.model.domains import Domain
+from fpsolve.model.process import Process
+from fpsolve.theory.bounds import Bound, all_bounds
+from fpsolve.theory.certified.certify import certify
+
+if TYPE_CHECKING:
+    from fpsolve.theory.certified.certify import CertifiedEnclosure
+
+log = logging.getLogger("fpsolve")
+
+
+@dataclass(frozen=True)
+class BoundsAnswer:
+    """All that the bounds command found; the same on every rank.
+
+    Attributes
+    ----------
+    starts : ndarray, shape (k, d)
+    bounds : list of Bound
+        The paper's, the sharp and the certified ones, lower before upper; also those that do not apply.
+    enclosure : CertifiedEnclosure
+        The best of them at the starts.
+    """
+
+    case: Case
+    process: Process
+    domain: Domain
+    comm: MPI.Comm
+    starts: np.ndarray
+    bounds: list[Bound]
+    enclosure: CertifiedEnclosure
+    seconds: float
+    messages: list[str] = field(default_factory=list)
+
+    unknowns: int = 0
+    cells: int = 0
+    scheme: str = "none"
+    degree: int = 0
+    solver: str = "polynomials, inequalities proved in Arb balls"
+
+    @property
+    def converged(self) -> bool:
+        """Whether the width asked for was reached."""
+        return self.enclosure.reached
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is an upper bound at some start."""
+        return any(math.isfinite(start.upper) for start in self.enclosure.starts)
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 when the enclosure is wider than asked; 4 when there is no upper bound at any start."""
+        if not self.finite:
+            return 4
+        return 0 if self.enclosure.reached else 3
+
+
+def answer_bounds(case: Case, comm: MPI.Comm, directory: Path | None = None) -> BoundsAnswer:
+    """Answer the question of a case. Collective.
+
+    Parameters
+    ----------
+    directory : Path, optional
+        Of the results; an older certificate there is removed.
+
+    Raises
+    ------
+    InputError
+        On every rank.
+    """
+    began = time.perf_counter()
+    _refuse(case)
+    if directory is not None:
+        on_root(comm, lambda: (directory / CERTIFICATE).unlink(missing_ok=True))
+    process, domain, starts = build(case, comm)
+    x = np.array(starts, dtype=float).reshape(-1, process.dimension)
+    asked = case.bounds
+    log.info("paper's and sharp bounds")
+    # their searches have time budgets, so ranks could find different ones
+    bounds = on_root(comm, lambda: all_bounds(process, domain, ("paper", "sharp")))
+    log.info("certified bounds: relative width %g asked, at most %g s", asked.width, asked.budget)
+    enclosure = on_root(comm, lambda: certify(process, domain, asked.width, asked.budget, x))
+    bounds += [enclosure.lower, enclosure.upper]
+    messages = [*without_schedule(case), *model_messages(process.landscape, domain), *bound_messages(bounds)]
+    answer = BoundsAnswer(case, process, domain, comm, x, bounds, enclosure, time.perf_counter() - began, messages)
+    messages += width_messages(answer)
+    return answer
+
+
+def _refuse(case: Case) -> None:
+    """Raise InputError for what no certified bound is about."""
+    if case.domain.shape == "mesh":
+        expected = "interval, box, ball or sublevel"
+        remedy = "A mesh file has no formula for its boundary; 'fpsolve exit' answers with an error estimate."
+        raise InputError("domain.shape", "mesh", expected, remedy)
+    if case.process.momentum is not None:
+        remedy = "Bounds are about the first-order diffusion; 'fpsolve exit' answers with an error estimate."
+        raise InputError("process.momentum", case.process.momentum, "no momentum", remedy)
+
+
+def run_bounds(case: Case, comm: MPI.Comm, settings: Settings) -> int:
+    """Run the bounds command and return its exit code; see `fpsolve.app.run.run`. Collective."""
+    command = Command(lambda place: answer_bounds(case, comm, place), bounds_summary, bounds_table, _extras)
+    return run(command, case, comm, settings)
+
+
+def _extras(answer: BoundsAnswer, directory: Path) -> list[Extra]:
+    return [
+        Extra("certificate", "fpsolve.app.report_bounds", "write_certificate", (answer, directory)),
+        Extra("figures", "fpsolve.app.figure_bounds", "bounds_figure", (answer, directory)),
+    ]
