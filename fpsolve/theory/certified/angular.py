@@ -34,9 +34,11 @@ from fpsolve.theory.certified.polynomial import (
 )
 
 Kind = Literal["cos", "trig"]
-NODES = 20  # K
-REACH = 2.0  # m h of the first cells
+# K and m h of the first cells, for one, two and three angles
+NODES = (20, 20, 10)
+REACH = (2.0, 2.0, 1.0)
 DEPTH = 12
+MOST = 4_000_000  # local coefficients; beyond that the two-sided proof is used
 CELLS = 60_000
 
 
@@ -181,31 +183,35 @@ def cells_of(function: Angular) -> Cells:
     values = function.coefficients
     total = abs(values).sum()
     remainder, growth = arb(0), arb(1)
-    counts = []
+    counts, d = _counts(function), values.ndim
+    nodes = NODES[d - 1]
     for axis, kind in enumerate(function.kinds):
-        m, (first, last) = function.degree(axis), function.spans[axis]
-        count = max(1, math.ceil(m * math.pi * (last - first) / (2 * REACH)))
+        m, (first, last), count = function.degree(axis), function.spans[axis], counts[axis]
         half = arb.pi() * (arb(last) - arb(first)) / (2 * count)
-        values = contract(_local(kind, m, first, last, count, ctx.prec), values, axis)
-        remainder += growth * total * (m * half) ** NODES / (arb(2) ** (NODES - 1) * arb(math.factorial(NODES)))
-        growth = growth * (2 / arb.pi() * arb(NODES + 1).log() + 1)  # the Lebesgue constant
-        counts.append(count)
-    d = len(counts)
-    values = values.reshape([n for count in counts for n in (count, NODES)])
+        values = contract(_local(kind, m, first, last, count, nodes, ctx.prec), values, axis)
+        remainder += growth * total * (m * half) ** nodes / (arb(2) ** (nodes - 1) * arb(math.factorial(nodes)))
+        growth = growth * (2 / arb.pi() * arb(nodes + 1).log() + 1)  # the Lebesgue constant
+    values = values.reshape([n for count in counts for n in (count, nodes)])
     values = values.transpose([2 * i for i in range(d)] + [2 * i + 1 for i in range(d)])
-    return Cells(values.reshape(-1, *([NODES] * d)), remainder.upper())
+    return Cells(values.reshape(-1, *([nodes] * d)), remainder.upper())
+
+
+def _counts(function: Angular) -> list[int]:
+    """Return the number of first cells along each angle."""
+    reach = REACH[function.coefficients.ndim - 1]
+    lengths = [math.pi * (last - first) for first, last in function.spans]
+    return [max(1, math.ceil(function.degree(k) * length / (2 * reach))) for k, length in enumerate(lengths)]
 
 
 @lru_cache(maxsize=64)
-def _local(kind: Kind, degree: int, first: float, last: float, count: int, bits: int) -> arb_mat:
-    """Return the matrix (count·K × size) from coefficients to local Chebyshev coefficients on the cells."""
+def _local(kind: Kind, degree: int, first: float, last: float, count: int, size: int, bits: int) -> arb_mat:
+    """Return the matrix (count·K × n) from coefficients to K = `size` local Chebyshev coefficients on the cells."""
     half = arb.pi() * (arb(last) - arb(first)) / (2 * count)
-    nodes = [angle.cos() for angle in chebyshev_angles(NODES)]
+    nodes = [angle.cos() for angle in chebyshev_angles(size)]
     angles = [arb.pi() * first + half * (2 * c + 1 + s) for c in range(count) for s in nodes]
     values = basis(kind, degree, angles)
-    size = values.shape[1]
-    local = contract(to_coefficients(NODES), values.reshape(count, NODES, size), 1)
-    return matrix_of(local.reshape(count * NODES, size))
+    local = contract(to_coefficients(size), values.reshape(count, size, -1), 1)
+    return matrix_of(local.reshape(count * size, -1))
 
 
 def least(function: Angular, tolerance: float, enough: float, deadline: float) -> tuple[float, float]:
@@ -220,6 +226,10 @@ def least(function: Angular, tolerance: float, enough: float, deadline: float) -
     deadline : float
         or at this moment of `time.monotonic`.
     """
+    d = function.coefficients.ndim
+    if math.prod(_counts(function)) * NODES[d - 1] ** d > MOST:
+        found = two_sided(function)
+        return found.lower, found.lower
     cells = cells_of(function)
     bound, seen = math.inf, math.inf
     for _ in range(DEPTH):

@@ -212,17 +212,18 @@ def _reflection(setting: Setting, w: Polynomial) -> dict[str, tuple[float, float
     domain, d = setting.domain, w.dimension
     sides = [side(domain, name) for name in setting.reflecting]
     axes = sorted({axis for axis, _ in sides})
+    diffusion = setting.generator.on(w.lower, w.upper)[1]
     weights = {}
     for axis in axes:
-        a = [_bounds(setting.generator.diffusion[axis * d + axis], *s)[0] for s in sides if s[0] == axis]
+        a = [_bounds(diffusion[axis * d + axis], *s)[0] for s in sides if s[0] == axis]
         if not min(a) > 0:
             return {}
         weights[axis] = 2.0 / (min(a) * float(w.half(axis).mid()))
     z = _paraboloid(w, weights)
-    least_slope = min(_conormal(setting.generator, z, *s)[0] for s in sides)
+    least_slope = min(_conormal(diffusion, z, *s)[0] for s in sides)
     rise, error = setting.generator(z)
     top = above(arb(two_sided(on_box(rise)).upper) + error)
-    slopes = [_conormal(setting.generator, w, *s) for s in sides]
+    slopes = [_conormal(diffusion, w, *s) for s in sides]
     if not (least_slope >= 1 and math.isfinite(top)):
         return {}
     height = above(z.size() * 2)
@@ -247,13 +248,13 @@ def _paraboloid(w: Polynomial, weights: dict[int, float]) -> Polynomial:
     return Polynomial.of_floats(w.lower, w.upper, [values])
 
 
-def _conormal(generator: Generator, w: Polynomial, axis: int, sign: int) -> tuple[float, float]:
+def _conormal(diffusion: Sequence[Coefficient], w: Polynomial, axis: int, sign: int) -> tuple[float, float]:
     """Return bounds of (a n)·∇w on a side."""
     d = w.dimension
     low, high = arb(0), arb(0)
     total: Polynomial | None = None
     for j in range(d):
-        c, slope = generator.diffusion[axis * d + j], w.derivative(j)
+        c, slope = diffusion[axis * d + j], w.derivative(j)
         product = product_of(c.polynomial, slope)
         total = product if total is None else _sum(total, product)
         low, high = low - c.error * slope.size(), high + c.error * slope.size()

@@ -223,7 +223,7 @@ class _State:
         for name, bounds in (("sharp", sharp_bounds), ("paper", paper_bounds)):
             for bound in bounds(process, domain, min(seconds, 10.0) / 2):
                 if bound.verified:
-                    values: list[float] = bound.evaluate(points).tolist()
+                    values = [float(v) for v in bound.evaluate(points)]
                     self.improve(bound.kind, values, name)
 
 

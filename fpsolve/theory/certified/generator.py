@@ -12,6 +12,10 @@ from fpsolve.theory.balls import Ball
 from fpsolve.theory.certified.polynomial import Polynomial, Tensor, from_grid
 
 
+# |T_k(s)| for |s| <= 1 + 1e-12 and k <= 10 000
+BEYOND = 1.001
+
+
 @dataclass(frozen=True, eq=False)
 class Coefficient:
     """A function on the box: a polynomial and a bound of its distance to the function.
@@ -41,22 +45,21 @@ class Generator:
     diffusion: Sequence[Coefficient]
 
     def __call__(self, w: Polynomial) -> tuple[Polynomial, Ball]:
-        """Return a polynomial p and e with ``|A w - p| <= e`` on the box of w, which must be the coefficients' box.
+        """Return a polynomial p and e with ``|A w - p| <= e`` on the box of the coefficients.
 
         Raises
         ------
         ValueError
-            For another box.
+            If that box reaches out of the box of w by more than rounding.
         """
-        if (w.lower, w.upper) != (self.drift[0].polynomial.lower, self.drift[0].polynomial.upper):
-            raise ValueError("the function and the coefficients are given on different boxes")
         d = w.dimension
+        drift, diffusion = self.on(w.lower, w.upper)
         firsts = [w.derivative(i) for i in range(d)]
-        pairs = [(self.drift[i], firsts[i]) for i in range(d)]
+        pairs = [(drift[i], firsts[i]) for i in range(d)]
         for i in range(d):
-            pairs.append((self.diffusion[i * d + i], firsts[i].derivative(i)))
+            pairs.append((diffusion[i * d + i], firsts[i].derivative(i)))
             for j in range(i):
-                mixed = self.diffusion[i * d + j]
+                mixed = diffusion[i * d + j]
                 twice = Coefficient(_scaled(mixed.polynomial, 2), 2 * mixed.error)
                 pairs.append((twice, firsts[i].derivative(j)))
         pairs = [(c, p) for c, p in pairs if not _is_zero(c.polynomial) or c.error != 0]
@@ -68,8 +71,21 @@ class Generator:
         for c, p in pairs:
             values = values + c.polynomial.on_grid(sizes) * p.on_grid(sizes)
             if c.error != 0:
-                error += c.error * p.size()
+                error += c.error * p.size() * BEYOND
         return from_grid(w.lower, w.upper, values), error
+
+
+    def on(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> tuple[list[Coefficient], list[Coefficient]]:
+        """Return drift and diffusion as polynomials in the variables of another box; their errors are the same."""
+        own = self.drift[0].polynomial
+        if (own.lower, own.upper) == (lower, upper):
+            return list(self.drift), list(self.diffusion)
+        for a, b, low, high in zip(own.lower, own.upper, lower, upper, strict=True):
+            slack = (arb(high) - arb(low)) * arb(1e-13)
+            if not (arb(a) >= arb(low) - slack and arb(b) <= arb(high) + slack):
+                raise ValueError(f"the function's box {lower} to {upper} does not hold {own.lower} to {own.upper}")
+        moved = [Coefficient(c.polynomial.moved(lower, upper), c.error) for c in (*self.drift, *self.diffusion)]
+        return moved[: len(self.drift)], moved[len(self.drift) :]
 
 
 def _scaled(p: Polynomial, factor: int) -> Polynomial:

@@ -192,6 +192,16 @@ class Polynomial:
             values = (values * vector.reshape(vector.shape + (1,) * (values.ndim - 2))).sum(axis=1)
         return values
 
+    def moved(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> Polynomial:
+        """Return the same polynomial in the variables of another box."""
+        values = self.coefficients
+        for axis, count in enumerate(self.shape):
+            middle, half = (arb(upper[axis]) + arb(lower[axis])) / 2, (arb(upper[axis]) - arb(lower[axis])) / 2
+            x = middle + half * tensor([angle.cos() for angle in chebyshev_angles(count)], (count,))
+            vectors = matrix_of(chebyshev_vectors(self.reduced(x, axis), count - 1))
+            values = contract(to_coefficients(count) * vectors, values, axis)
+        return Polynomial(lower, upper, values)
+
     def face(self, axis: int, sign: int) -> Polynomial:
         """Return the polynomial on the face x_axis = upper (sign 1) or lower (-1), in the other variables."""
         row = arb_mat(1, self.shape[axis], [1 if sign > 0 or k % 2 == 0 else -1 for k in range(self.shape[axis])])

@@ -14,7 +14,7 @@ from fpsolve.theory.certified.polynomial import Polynomial, Tensor, chebyshev_an
 def on_box(polynomial: Polynomial) -> Angular:
     """Return p on its own box, ``x_i = middle_i + half_i cos φ_i``."""
     d = polynomial.dimension
-    return Angular(("cos",) * d, polynomial.coefficients, ((0.0, 1.0),) * d)
+    return Angular(_kinds("cos", d), polynomial.coefficients, ((0.0, 1.0),) * d)
 
 
 def on_ball(polynomial: Polynomial, center: Sequence[float], radius: float) -> Angular:
@@ -42,7 +42,7 @@ def on_ball(polynomial: Polynomial, center: Sequence[float], radius: float) -> A
     matrix = trigonometric_coefficients(count, m)
     for axis in range(1, values.ndim):
         values = contract(matrix, values, axis)
-    kinds: tuple[Kind, ...] = ("cos", *(("trig",) * (polynomial.dimension - 1)))
+    kinds = _kinds("cos", 1) + _kinds("trig", polynomial.dimension - 1)
     spans = ((0.0, 0.5), (0.0, 2.0)) if polynomial.dimension == 2 else ((0.0, 0.5), (0.0, 1.0), (0.0, 2.0))
     return Angular(kinds, values, spans)
 
@@ -58,7 +58,11 @@ def on_sphere(polynomial: Polynomial, center: Sequence[float], radius: float) ->
     for axis in range(values.ndim):
         values = contract(matrix, values, axis)
     spans = ((0.0, 2.0),) if polynomial.dimension == 2 else ((0.0, 1.0), (0.0, 2.0))
-    return Angular(("trig",) * (polynomial.dimension - 1), values, spans)
+    return Angular(_kinds("trig", polynomial.dimension - 1), values, spans)
+
+
+def _kinds(kind: Kind, count: int) -> tuple[Kind, ...]:
+    return (kind,) * count
 
 
 def _total_degree(polynomial: Polynomial) -> int:

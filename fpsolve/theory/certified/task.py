@@ -20,7 +20,7 @@ def corners(domain: Interval | Box | Ball | Sublevel) -> tuple[tuple[float, ...]
     if isinstance(domain, Sublevel):  # the component lies strictly inside of this box
         return domain.lower, domain.upper
     lower, upper = domain.bounding_box()
-    return tuple(lower.tolist()), tuple(upper.tolist())
+    return tuple(float(a) for a in lower), tuple(float(b) for b in upper)
 
 
 @dataclass(frozen=True)
