@@ -27,7 +27,7 @@ from fpsolve.theory.certified.points import Sample, even_axes, sample
 from fpsolve.theory.certified.task import Candidate, Task
 
 LADDER = {1: (12, 24, 48, 96, 160), 2: (8, 12, 18, 26, 38, 54, 72), 3: (6, 10, 14, 18, 22)}
-BOUNDARY_WEIGHT = 1.0
+BOUNDARY_WEIGHT = 0.03
 RIDGE = 1e-14
 MOST_ARRAYS = 4
 
