@@ -73,7 +73,7 @@ def run_complex(program: Program, leaves: Sequence[Any], index: Sequence[int] | 
 @cache
 def _complex_operations() -> dict[str, Callable[..., Any]]:
     """Return the operations of `sample_program` but for integer powers."""
-    return {
+    operations: dict[str, Callable[..., Any]] = {
         "add": operator.add,
         "subtract": operator.sub,
         "multiply": operator.mul,
@@ -88,7 +88,8 @@ def _complex_operations() -> dict[str, Callable[..., Any]]:
         "sign": _sign,
         "logistic": _logistic,
         "softplus": _softplus,
-    } | {name: getattr(acb, name) for name in _SINGLE_VALUED}
+    }
+    return operations | {name: getattr(acb, name) for name in _SINGLE_VALUED}
 
 
 def _undefined() -> Ball:
