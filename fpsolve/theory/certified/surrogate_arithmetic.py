@@ -87,7 +87,7 @@ def _complex_operations() -> dict[str, Callable[..., Any]]:
         "abs": _abs,
         "sign": _sign,
         "logistic": _logistic,
-        "softplus": _softplus,
+        "softplus": softplus,
     }
     return operations | {name: getattr(acb, name) for name in _SINGLE_VALUED}
 
@@ -153,7 +153,7 @@ def _logistic(u: Ball) -> Ball:
     return 1 / (1 + (-u).exp())
 
 
-def _softplus(u: Ball) -> Ball:
+def softplus(u: Ball) -> Ball:
     """Return the continuation of log(1 + exp(u)) off the branch cuts ±i[π, ∞).
 
     For Re u < 0 the principal branch; for Re u > 0 it is u + log(1 + exp(-u)). Both agree near Re u = 0 between the
