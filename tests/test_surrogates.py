@@ -218,7 +218,7 @@ def test_functions_that_are_not_analytic_on_the_box_are_refused(text: str) -> No
         surrogates(line(text), [-1], [1])
 
 
-@pytest.mark.parametrize("text", ["1/x", "log(x)", "sqrt(x - 2)", "exp(exp(exp(exp(20*x + 20))))*0 + 1/(x - x/2)"])
+@pytest.mark.parametrize("text", ["1/x", "log(x)", "sqrt(x - 2)", "exp(exp(10*x))"])
 def test_values_that_are_not_finite_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"drift\[x\] is not"):
         surrogates(line(text), [-1], [1])

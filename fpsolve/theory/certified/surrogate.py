@@ -4,7 +4,9 @@ Interpolation in the tensor product of N = n+1 Chebyshev points (the zeros of T_
 reproduced, so their error is 0. For other functions, with I_k the interpolation in the variable k and Λ_k its Lebesgue
 constant, ``Λ <= (2/π) log N + 1``,
 
-    |g - I_1 … I_d g| <= |g - I_1 g| + Λ_1 |g - I_2 g| + Λ_1 Λ_2 |g - I_3 g|,
+    |g - I_1 … I_d g| <= |g - I_1 g| + Λ_1 |g - I_2 g| + Λ_1 Λ_2 |g - I_3 g|
+
+without the variables in which g is a polynomial, and
 
     |g - I_k g| <= 4 M ρ^(-n) / (ρ - 1)      if |g| <= M on the filled Bernstein ellipse E_ρ of variable k × the box.
 
@@ -35,7 +37,8 @@ LIMITS = {1: 160, 2: 80, 3: 30}
 _OVERSAMPLING = {1: 3.0, 2: 1.6, 3: 1.5}
 #: An error above this part of the largest value is no approximation.
 _USELESS = 1e-2
-_RHOS = (64.0, 32.0, 16.0, 10.0, 6.5, 4.5, 3.3, 2.6, 2.1, 1.8, 1.55, 1.4, 1.28, 1.2, 1.14, 1.1, 1.07, 1.05, 1.03)
+_LARGE = (4.5, 6.5, 10.0, 16.0, 32.0, 64.0)
+_SMALL = (3.3, 2.6, 2.1, 1.8, 1.55, 1.4, 1.28, 1.2, 1.14, 1.1, 1.07, 1.05, 1.03, 1.02)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,8 @@ def surrogates(
     """
     lo, hi = tuple(map(float, lower)), tuple(map(float, upper))
     d = coefficients.dimension
+    if d not in LIMITS:
+        raise ValueError(f"surrogates are made in one, two or three variables, not in {d}")
     if len(lo) != d or len(hi) != d or not all(a < b and math.isfinite(b - a) for a, b in zip(lo, hi, strict=True)):
         raise ValueError(f"surrogates need a bounded box in {d} variables, not {lo} to {hi}")
     degrees = coefficients.degrees
@@ -172,9 +177,9 @@ class _Analytic:
         columns = on_grid(self.coefficients, self.lower, self.upper, (9 if d < 3 else 5,) * d)
         largest = []
         for name, column in zip(names, columns, strict=True):
-            if not all(ball.is_finite() for ball in column):
+            largest.append(max(above(abs(ball)) for ball in column))  # inf also where there is no number
+            if not math.isfinite(largest[-1]):
                 raise ValueError(f"{name} is not finite everywhere on the box {self.lower} to {self.upper}")
-            largest.append(max(above(abs(ball)) for ball in column))
         kinds = {True: max(largest[:d]), False: max(largest[d:])}
         return {entry: kinds[entry < d] or 1.0 for entry in self.entries}
 
@@ -199,16 +204,22 @@ class _Analytic:
         return [entry for entry in self.entries if self.coefficients.degrees[entry][axis] is None]
 
     def search(self, axis: int) -> None:
-        """Try ellipses from large to small ones, then others near the best."""
-        wanted, worse = self.affected(axis), 0
+        """Try larger and larger ellipses, then smaller and smaller ones, then others near the best."""
+        wanted = self.affected(axis)
         best: dict[int, float] = {}
-        for rho in _RHOS:
+
+        def improves(rho: float) -> bool:
             bounds = self.attempt(axis, rho)
             degrees = {entry: self.sufficient(entry, rho, bounds.bounds[entry]) for entry in wanted}
-            better = [entry for entry in wanted if degrees[entry] < best.get(entry, math.inf)]
-            best |= {entry: degrees[entry] for entry in better}
-            worse = 0 if better else worse + 1
-            if (len(best) == len(wanted) and worse == 2) or time.monotonic() > self.deadline:
+            better = {entry: n for entry, n in degrees.items() if n < best.get(entry, math.inf)}
+            best.update(better)
+            return bool(better) and time.monotonic() <= self.deadline
+
+        for rho in _LARGE:
+            if not improves(rho):
+                break
+        for rho in _SMALL:
+            if not improves(rho) and (len(best) == len(wanted) or time.monotonic() > self.deadline):
                 break
         for entry in wanted:
             if entry not in best:
@@ -270,7 +281,7 @@ class _Analytic:
                     if math.isfinite(bounds.bounds[entry])
                 ]
                 total += factor * arb(min(above(choice) for choice in choices))
-            factor *= _lebesgue(n)
+                factor *= _lebesgue(n)
         return total
 
     def trimmed(self, entry: int, table: list[Ball], degrees: tuple[int, ...], error: Ball) -> Surrogate:
