@@ -224,14 +224,14 @@ class _Analytic:
         for entry in wanted:
             if entry not in best:
                 self.refuse(entry, axis)
-        for _ in range(4):
+        for _ in range(3):
             hardest = max(wanted, key=lambda entry: self.needed(entry, axis))
             best_rho = min(self.known[axis], key=lambda pair: self._cost(hardest, *pair))[0]
             tried = sorted(rho for rho, _ in self.known[axis])
             at = tried.index(best_rho)
             gaps = itertools.pairwise(tried[max(at - 1, 0) : at + 2])
             low, high = max(gaps, key=lambda gap: math.log(gap[1]) / math.log(gap[0]))
-            if math.log(high) < 1.04 * math.log(low) or time.monotonic() > self.deadline:
+            if math.log(high) < 1.1 * math.log(low) or time.monotonic() > self.deadline:
                 return
             self.attempt(axis, math.sqrt(low * high))
 

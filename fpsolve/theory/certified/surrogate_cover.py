@@ -27,7 +27,8 @@ _BATCH = 8
 _DEPTH = 9
 #: A box counts as outside the ellipse if its nearest point is by this much, far above rounding.
 _OUTSIDE = 1 + 1e-9
-#: Boxes are divided until each bound is at most this times a value that is taken.
+#: Boxes are divided until each bound is at most this, or ρ if larger, times a value that is taken: a factor ρ is worth
+#: one degree of the interpolation.
 _TIGHT = 2.5
 
 
@@ -225,7 +226,7 @@ class _Search:
             with np.errstate(over="ignore"):
                 ratio = largest / np.maximum(self.low[self.active], 1e-300)
             worst = int(ratio.argmax())
-            if ratio[worst] <= _TIGHT:
+            if ratio[worst] <= max(_TIGHT, self.region.rho):
                 return
             column = self.high[:, self.active[worst]]
             chosen = np.zeros(len(column), dtype=bool)
