@@ -6,32 +6,18 @@ and the coefficients are returned as a sum of several float arrays. u may exceed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import flint
 import numpy as np
 from flint import arb, arb_mat
 
 from fpsolve.theory.certified.coefficients import Coefficients, coefficients_of
+from fpsolve.theory.certified.float_sums import float_sum, working_precision
 from fpsolve.theory.certified.points import even_axes
 from fpsolve.theory.certified.task import Candidate, Task
 
 #: Arrays are added until their rounding errors are below this part of the error of the polynomial itself.
 ROUNDING = 0.01
-MOST_ARRAYS = 24
-
-
-@contextmanager
-def working_precision(bits: int) -> Iterator[None]:
-    """Set flint's precision for a while."""
-    before = flint.ctx.prec
-    flint.ctx.prec = bits
-    try:
-        yield
-    finally:
-        flint.ctx.prec = before
 
 
 def solve_interval(task: Task, degree: int, precision: int) -> Candidate | None:
@@ -141,15 +127,8 @@ def _split(c: list[Any], line: _Line, orders: np.ndarray, even: bool, precision:
     table = line.rows(between, orders)
     residual = (arb_mat(table) * arb_mat([[x] for x in c])).entries()
     wrong = max(abs((x - 1).mid()) for x in residual)
-    weight = [max(abs(row[k]).upper() for row in table) for k in range(len(orders))]
-    tolerable = ROUNDING * wrong + arb(2) ** (-(precision // 2))
-    arrays: list[np.ndarray] = []
-    rest = list(c)
-    while len(arrays) < MOST_ARRAYS:
-        rounded = np.zeros(int(orders[-1]) + 1)
-        rounded[orders] = [float(x) for x in rest]
-        arrays.append(rounded)
-        rest = [(x - arb(y)).mid() for x, y in zip(rest, rounded[orders].tolist(), strict=True)]
-        if sum((abs(x) * w for x, w in zip(rest, weight, strict=True)), arb(0)) < tolerable:
-            break
-    return tuple(arrays)
+    weights = np.zeros(int(orders[-1]) + 1)
+    weights[orders] = [float(max(abs(row[k]).upper() for row in table)) for k in range(len(orders))]
+    values = np.full(len(weights), arb(0), dtype=object)
+    values[orders] = c
+    return float_sum(values, weights, ROUNDING * float(wrong) + 2.0 ** (-(precision // 2)), precision)

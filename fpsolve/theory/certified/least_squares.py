@@ -17,19 +17,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import flint
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from fpsolve.model.domains import Box, Interval
+from fpsolve.model.domains import Ball, Box, Interval
+from fpsolve.theory.certified.disc_solve import solve_disc
+from fpsolve.theory.certified.float_sums import float_sum
 from fpsolve.theory.certified.orthogonal import Recurrence, orthogonal, triangle_of
-from fpsolve.theory.certified.points import Sample, even_axes, sample
+from fpsolve.theory.certified.points import Sample, even_axes, free_axes, sample
 from fpsolve.theory.certified.task import Candidate, Task
 
 LADDER = {1: (12, 24, 48, 96, 160), 2: (8, 12, 18, 26, 38, 54, 72), 3: (6, 10, 14, 18, 22)}
-BOUNDARY_WEIGHT = 0.03
+# of a boundary row, times n²/u: corners are met best with little weight
+BOUNDARY_WEIGHT, CORNER_WEIGHT = 0.03, 1e-3
 RIDGE = 1e-14
-MOST_ARRAYS = 4
+TRUSTED = 0.3  # a tau solution with this residual is resolved: least squares would give the same
+ROUGH_DEGREE = 20
+BALANCED_DEGREE = 16
+LEAST_PART = 0.45
 
 
 @dataclass(frozen=True)
@@ -85,40 +90,113 @@ def least_squares(task: Task, degree: int | Sequence[int], scale: float | None =
     task : Task
     degree : int, or d ints for boxes
     scale : float, optional
-        A guess of u, which balances the boundary against the equation; by default h²/tr a or so.
+        A guess of u, which balances the boundary against the equation; by default the time to diffuse across Ω.
 
     Returns
     -------
     Fit
         With an infinite width where the problem could not be solved.
     """
+    d = task.domain.dimension
+    if isinstance(task.domain, (Interval, Box)) or d == 1:
+        given = _degrees(task, degree, scale) if isinstance(degree, int) else tuple(degree)
+        return _by_products(task, given, scale)
+    degrees = (degree,) if isinstance(degree, int) else tuple(degree)
+    fit = _by_modes(task, degrees[0]) if isinstance(task.domain, Ball) and d == 2 and task.absorbing else None
+    if fit is not None and (fit.estimate.residual < TRUSTED or (degrees[0] > ROUGH_DEGREE and _elliptic(task))):
+        return fit
+    other = _by_total_degree(task, degrees[0], scale)
+    return other if fit is None or other.estimate.width <= fit.estimate.width else fit
+
+
+def _by_products(task: Task, degrees: tuple[int, ...], scale: float | None) -> Fit:
     begin = time.monotonic()
-    domain = task.domain
-    d = domain.dimension
-    box = isinstance(domain, (Interval, Box)) or d == 1
-    degrees = (degree,) * d if isinstance(degree, int) else tuple(degree)
+    lower, upper = task.domain.bounding_box()
     even = even_axes(task)
-    lower, upper = domain.bounding_box()
-    center, half = (lower + upper) / 2, (upper - lower) / 2
-    counts = tuple(2 * math.ceil(0.75 * n + 3) for n in degrees)
-    found = sample(domain, counts).folded(even, center)
-    rows = _Rows.of(task, found, center, half, max(degrees), scale)
-    if box:
-        index, matrix = _tensor(rows, degrees, even)
-        recurrence = None
-    else:
-        recurrence, matrix = _total(rows, degrees[0], even)
+    rows = _Rows.of(task, _sample(task, degrees, even), max(degrees), scale)
+    index, matrix = _tensor(rows, degrees, even)
     c = _solve(matrix[: rows.equations], rows.right)
-    residual = (matrix[: rows.equations] @ c - rows.right) / rows.weights
-    values = matrix[rows.equations :] @ c
-    estimate = rows.estimate(residual, values, degrees if box else degrees[:1], time.monotonic() - begin)
-    if recurrence is None:
-        coefficients = np.zeros(tuple(n + 1 for n in degrees))
-        coefficients[index] = c
-        arrays: tuple[np.ndarray, ...] = (coefficients,)
+    coefficients = np.zeros(tuple(n + 1 for n in degrees))
+    coefficients[index] = c
+    estimate = rows.estimate(matrix, c, degrees, begin)
+    return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), (coefficients,)), estimate)
+
+
+def _by_total_degree(task: Task, degree: int, scale: float | None) -> Fit:
+    begin = time.monotonic()
+    lower, upper = task.domain.bounding_box()
+    d, even = len(lower), even_axes(task)
+    rows = _Rows.of(task, _sample(task, (degree,) * d, even), degree, scale)
+    recurrence, matrix = _total(rows, degree, even)
+    c = _solve(matrix[: rows.equations], rows.right)
+    estimate = rows.estimate(matrix, c, (degree,), begin)
+    bits = 160 + 2 * degree
+    if np.all(np.isfinite(c)):
+        arrays = _expanded(recurrence.chebyshev(c, bits), estimate.residual, rows.speed, bits)
     else:
-        arrays = _split(recurrence, c, estimate, rows)
+        arrays = (np.full((degree + 1,) * d, np.nan),)
     return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), arrays), estimate)
+
+
+def _by_modes(task: Task, degree: int) -> Fit | None:
+    """Return the tau solution on a disc, where there is one; see `fpsolve.theory.certified.disc_solve`."""
+    begin = time.monotonic()
+    lower, upper = task.domain.bounding_box()
+    even = even_axes(task)
+    found = solve_disc(task, degree, even)
+    if found is None:
+        return None
+    z = (np.asarray(task.starts, dtype=float).reshape(-1, 2) - (lower + upper) / 2) / ((upper - lower) / 2)
+    value = float(np.min(found.at(z), initial=math.inf))
+    estimate = Estimate(found.residual, found.boundary, 0.0, value, (degree,), time.monotonic() - begin)
+    bits = 160 + 2 * degree
+    rows = _Rows.of(task, _sample(task, (4, 4), even), 4, None)
+    arrays = _expanded(found.chebyshev(even, bits), found.residual, rows.speed, bits)
+    return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), arrays), estimate)
+
+
+def _sample(task: Task, degrees: tuple[int, ...], even: tuple[bool, ...]) -> Sample:
+    lower, upper = task.domain.bounding_box()
+    counts = tuple(2 * math.ceil(0.75 * n + 3) for n in degrees)
+    return sample(task.domain, counts).folded(even, (lower + upper) / 2)
+
+
+def _degrees(task: Task, degree: int, scale: float | None) -> tuple[int, ...]:
+    """Return 0 along axes on which the solution does not depend, and less than `degree` where less will do.
+
+    A solution of half the degree shows how fast the coefficients fall along each axis.
+    """
+    free = free_axes(task)
+    active = np.array([all(free) or not f for f in free])
+    full = np.where(active, degree, 0)
+    if degree < BALANCED_DEGREE or np.count_nonzero(active) < 2:
+        return tuple(int(n) for n in full)
+    trial = _by_products(task, tuple(int(n) // 2 for n in full), scale)
+    size = np.abs(trial.candidate.coefficients[0])
+    if not np.all(np.isfinite(size)):
+        return tuple(int(n) for n in full)
+    profiles = [_falling(size, axis) for axis in range(size.ndim)]
+    level = max(0.01 * float(np.max(size)), *(3 * float(p[-2]) for p, a in zip(profiles, active, strict=True) if a))
+    reach = np.array([1.0 + np.count_nonzero(p >= level) for p in profiles])
+    part = np.clip(1.1 * reach / np.max(reach[active]), LEAST_PART, 1.0)
+    return tuple(int(n) for n in np.where(active, np.ceil(part * degree), 0))
+
+
+def _falling(size: np.ndarray, axis: int) -> np.ndarray:
+    """Return the largest coefficient of each order or a higher one along the axis."""
+    largest: np.ndarray = np.max(size, axis=tuple(k for k in range(size.ndim) if k != axis))
+    return np.maximum.accumulate(largest[::-1])[::-1]
+
+
+def _elliptic(task: Task) -> bool:
+    with np.errstate(all="ignore"):
+        a = task.process.diffusion(
+            _sample(task, (8,) * task.domain.dimension, (False,) * task.domain.dimension).interior
+        )
+    if not np.all(np.isfinite(a)):
+        return False
+    eigenvalues = np.linalg.eigvalsh(a)
+    return bool(np.min(eigenvalues) > 1e-3 * np.max(eigenvalues))
 
 
 # --- the equations ---------------------------------------------------------------------------------------------------
@@ -147,10 +225,9 @@ class _Rows:
     equations: int
 
     @classmethod
-    def of(
-        cls, task: Task, found: Sample, center: np.ndarray, half: np.ndarray, degree: int, scale: float | None
-    ) -> _Rows:
-        d = len(center)
+    def of(cls, task: Task, found: Sample, degree: int, scale: float | None) -> _Rows:
+        lower, upper = task.domain.bounding_box()
+        center, half, d = (lower + upper) / 2, (upper - lower) / 2, len(lower)
         with np.errstate(all="ignore"):
             f, a = task.process.drift(found.interior), task.process.diffusion(found.interior)
         good = np.all(np.isfinite(f), axis=1) & np.all(np.isfinite(a), axis=(1, 2))
@@ -158,8 +235,10 @@ class _Rows:
         i, j = np.triu_indices(d)
         second = -a[:, i, j] * np.where(i == j, 1.0, 2.0) / (half[i] * half[j])
         first = -f / half
-        speed = float(np.max(np.abs(second).sum(axis=1) + np.abs(first).sum(axis=1), initial=0.0)) or 1.0
-        weight = BOUNDARY_WEIGHT * degree**2 / (scale if scale else 1 / speed)
+        rate = float(np.median(np.abs(second).sum(axis=1))) if len(x) else 0.0
+        corners = isinstance(task.domain, Box) and d > 1
+        unit = degree**2 / (scale or 1 / (rate or 1.0))
+        weight = (CORNER_WEIGHT if corners else BOUNDARY_WEIGHT) * unit
         parts: list[tuple[np.ndarray, ...]] = [
             (x, np.zeros(len(x)), first, second, np.ones(len(x)), np.ones(len(x)), np.zeros(len(x), dtype=bool))
         ]
@@ -173,7 +252,7 @@ class _Rows:
                     flux = np.einsum("nij,nj->ni", task.process.diffusion(facet.points), facet.normals) / half
                 usual = float(np.nanmax(np.abs(flux), initial=0.0)) or 1.0
                 flux[~np.all(np.isfinite(flux), axis=1)] = 0.0
-                w = np.full(n, weight / usual)
+                w = np.full(n, BOUNDARY_WEIGHT * unit / usual)
                 parts.append((facet.points, zero, flux, none, w, zero, zero != 0))
         equations = sum(len(p[0]) for p in parts)
         starts = np.asarray(task.starts, dtype=float).reshape(-1, d)
@@ -204,17 +283,22 @@ class _Rows:
         result[: self.equations] *= self.weights[:, None]
         return result
 
-    def estimate(self, residual: np.ndarray, values: np.ndarray, degrees: tuple[int, ...], seconds: float) -> Estimate:
-        size = np.abs(residual)
-        interior, rest = size[: self.interior], np.ones(self.equations, dtype=bool)
-        rest[: self.interior] = False
+    @property
+    def speed(self) -> float:
+        """The largest coefficients of the operator together, with respect to z."""
+        return float(np.max(np.abs(self.second).sum(axis=1) + np.abs(self.first).sum(axis=1), initial=0.0))
+
+    def estimate(self, matrix: np.ndarray, c: np.ndarray, degrees: tuple[int, ...], begin: float) -> Estimate:
+        values = matrix @ c
+        size = np.abs((values[: self.equations] - self.right) / self.weights)
+        rest = np.arange(self.equations) >= self.interior
         return Estimate(
-            float(np.max(interior, initial=0.0)),
+            float(np.max(size[: self.interior], initial=0.0)),
             float(np.max(size[self.absorbing], initial=0.0)),
             float(np.max(size[rest & ~self.absorbing], initial=0.0)),
-            float(np.min(values, initial=math.inf)),
+            float(np.min(values[self.equations :], initial=math.inf)),
             degrees,
-            seconds,
+            time.monotonic() - begin,
         )
 
 
@@ -279,27 +363,10 @@ def _total(rows: _Rows, degree: int, even: tuple[bool, ...]) -> tuple[Recurrence
     return orthogonal(rows.z, counted, even, degree, consume), np.hstack(columns)
 
 
-def _split(recurrence: Recurrence, c: np.ndarray, estimate: Estimate, rows: _Rows) -> tuple[np.ndarray, ...]:
-    """Return the Chebyshev coefficients as a sum of as many float arrays as their accuracy needs."""
-    if not np.all(np.isfinite(c)):
-        return (np.full((recurrence.degree + 1,) * len(recurrence.even), np.nan),)
-    precision = 160 + 2 * recurrence.degree
-    exact = recurrence.chebyshev(c, precision)
-    speed = float(np.max(np.abs(rows.second).sum(axis=1) + np.abs(rows.first).sum(axis=1)))
+def _expanded(exact: np.ndarray, residual: float, speed: float, bits: int) -> tuple[np.ndarray, ...]:
+    """Return Chebyshev coefficients in Arb as a sum of as many float arrays as their accuracy needs."""
     # an error e of one coefficient changes the residual by up to e·speed·degree⁴/3, typically by far less
-    tolerable = 1e-2 * estimate.residual / (speed * recurrence.degree**2)
-    arrays: list[np.ndarray] = []
-    before = flint.ctx.prec
-    flint.ctx.prec = precision
-    try:
-        for _ in range(MOST_ARRAYS):
-            arrays.append(np.array([float(v) for v in exact.ravel()]).reshape(exact.shape))
-            exact = exact - arrays[-1]
-            if math.sqrt(sum(float(v) ** 2 for v in exact.ravel())) <= tolerable:
-                break
-    finally:
-        flint.ctx.prec = before
-    return tuple(arrays)
+    return float_sum(exact, 1.0, 1e-2 * residual / (speed * len(exact) ** 2), bits)
 
 
 # --- the degree ------------------------------------------------------------------------------------------------------

@@ -110,6 +110,33 @@ def even_axes(task: Task) -> tuple[bool, ...]:
     return tuple(_mirrored_sides(task, k) and _mirrored_coefficients(task, k, center, half * z) for k in range(d))
 
 
+def free_axes(task: Task) -> tuple[bool, ...]:
+    """Tell for which axes of a box the solution does not depend on the coordinate: none of its sides absorbs, and the
+    other coordinates' drift and diffusion do not depend on it. A guess from random points, like `even_axes`.
+    """
+    lower, upper = task.domain.bounding_box()
+    d = len(lower)
+    result = []
+    for axis in range(d):
+        x = np.random.default_rng(SYMMETRY_SEED).uniform(lower, upper, (40, d))
+        moved = x.copy()
+        moved[:, axis] = (lower[axis] + upper[axis]) / 2
+        rest = np.arange(d) != axis
+        with np.errstate(all="ignore"):
+            f, g = task.process.drift(x)[:, rest], task.process.drift(moved)[:, rest]
+            a, b = (task.process.diffusion(p)[:, rest] for p in (x, moved))
+        kinds = [_kind(task, name) for name in task.domain.names[2 * axis : 2 * axis + 2]]
+        # where the conormal mixes coordinates, w that is constant along the axis need not meet a reflecting side's rule
+        mixed = "reflecting" in kinds and np.any(a[:, :, axis] != 0)
+        same = _near(f, g) and _near(a[:, :, rest], b[:, :, rest])
+        result.append(len(kinds) == 2 and "absorbing" not in kinds and not mixed and same)
+    return tuple(result)
+
+
+def _near(p: np.ndarray, q: np.ndarray) -> bool:
+    return bool(np.all(np.abs(p - q) <= SYMMETRY_TOLERANCE * (1 + np.nanmax(np.abs(p), initial=0.0))))
+
+
 def _mirrored_sides(task: Task, axis: int) -> bool:
     if task.domain.names == ("boundary",):
         return True
@@ -130,11 +157,7 @@ def _mirrored_coefficients(task: Task, axis: int, center: np.ndarray, offset: np
         f, g = task.process.drift(center + offset), task.process.drift(center + sign * offset) * sign
         a = task.process.diffusion(center + offset)
         b = task.process.diffusion(center + sign * offset) * sign[:, None] * sign
-    near = all(
-        np.all(np.abs(p - q) <= SYMMETRY_TOLERANCE * (1 + np.nanmax(np.abs(p), initial=0.0)))
-        for p, q in ((f, g), (a, b))
-    )
-    return bool(near)
+    return _near(f, g) and _near(a, b)
 
 
 # --- boxes -----------------------------------------------------------------------------------------------------------
@@ -157,7 +180,7 @@ def _product(axes: list[np.ndarray]) -> np.ndarray:
 def _box_sample(domain: Interval | Box | Ball | Sublevel, counts: tuple[int, ...]) -> Sample:
     lower, upper = domain.bounding_box()
     center, half, d = (lower + upper) / 2, (upper - lower) / 2, len(lower)
-    interior = center + half * _product([chebyshev_nodes(n) for n in counts])
+    interior = center + half * _product([chebyshev_extrema(n) for n in counts])
     facets: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for axis, end in itertools.product(range(d), (0, 1)):
         name = domain.names[0] if len(domain.names) == 1 else SIDES[2 * axis + end]
