@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fpsolve.app.report import (
     aligned,
@@ -20,16 +17,12 @@ from fpsolve.app.report import (
     steps_of,
     table_text,
 )
-from fpsolve.app.report import constant as constant_facts
+from fpsolve.app.report_bounds import KINDS, bounds_at, hypotheses
 from fpsolve.app.report_models import NAMES, model_lines, models_facts
 from fpsolve.app.report_numbers import enclosure_text
-from fpsolve.theory.bounds import Bound
 
 if TYPE_CHECKING:
     from fpsolve.app.run_exit import ExitAnswer
-
-#: Kinds of bounds that summary.json always names; null where they were not asked for or do not apply.
-KINDS = ("paper", "sharp", "certified")
 
 
 def exit_summary(answer: ExitAnswer) -> dict[str, Any]:
@@ -75,31 +68,6 @@ def _start(answer: ExitAnswer, i: int) -> dict[str, Any]:
 def _deviation(answer: ExitAnswer, i: int) -> float | None:
     result = answer.result
     return float(result.standard_deviation[i]) if result.moments.shape[1] > 1 else None
-
-
-def bounds_at(bounds: Sequence[Bound], kind: str, x: np.ndarray) -> dict[str, float | None] | None:
-    """Return {lower, upper} of one kind at a point; None where it does not apply or was not asked for.
-
-    The printed (8) is no bound; it is given where its hypotheses hold, to be looked at.
-    """
-    values: dict[str, float | None] = {"lower": None, "upper": None}
-    for bound in bounds:
-        if bound.name == kind and (bound.verified or (kind == "printed" and bound.profile is not None)):
-            value = float(bound.evaluate(x[None, :])[0])
-            values[bound.kind] = value if math.isfinite(value) else None
-    return None if all(value is None for value in values.values()) else values
-
-
-def hypotheses(bounds: Iterable[Bound]) -> dict[str, Any]:
-    """Return the constants in the theorems' hypotheses, the paper's before the sharp ones; see also ``bounds``."""
-    found: dict[str, Any] = {}
-    for bound in bounds:
-        for name, constant in bound.hypotheses.items():
-            found.setdefault(name, constant_facts(constant))
-        direction = bound.parameters.get("direction")
-        if direction is not None:
-            found.setdefault("direction", {"value": direction, "kind": "chosen", "verified": True, "reason": ""})
-    return found
 
 
 def _margin(margin: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,9 +94,9 @@ def answer_bounds(case: Case, comm: MPI.Comm, directory: Path | None = None) -> 
         On every rank.
     """
     began = time.perf_counter()
-    _refuse(case)
     if directory is not None:
         on_root(comm, lambda: (directory / CERTIFICATE).unlink(missing_ok=True))
+    _refuse(case)
     process, domain, starts = build(case, comm)
     x = np.array(starts, dtype=float).reshape(-1, process.dimension)
     asked = case.bounds
@@ -104,11 +105,30 @@ def answer_bounds(case: Case, comm: MPI.Comm, directory: Path | None = None) -> 
     bounds = on_root(comm, lambda: all_bounds(process, domain, ("paper", "sharp")))
     log.info("certified bounds: relative width %g asked, at most %g s", asked.width, asked.budget)
     enclosure = on_root(comm, lambda: certify(process, domain, asked.width, asked.budget, x))
+    enclosure = intersected(enclosure, bounds, asked.width)
     bounds += [enclosure.lower, enclosure.upper]
-    messages = [*without_schedule(case), *model_messages(process.landscape, domain), *bound_messages(bounds)]
+    messages = [*without_schedule(case), *model_messages(process.landscape, domain)]
+    # the other reasons are those of the whole enclosure, said once
+    messages += bound_messages([b for b in bounds if b.name != "certified" or b.reason != enclosure.limited_by])
     answer = BoundsAnswer(case, process, domain, comm, x, bounds, enclosure, time.perf_counter() - began, messages)
     messages += width_messages(answer)
     return answer
+
+
+def intersected(enclosure: CertifiedEnclosure, bounds: Sequence[Bound], asked: float) -> CertifiedEnclosure:
+    """Return the enclosure with better bounds at the starts taken over from others."""
+    starts = list(enclosure.starts)
+    for bound in bounds:
+        values = bound.evaluate(np.array([start.x for start in starts])) if bound.verified else ()
+        for i, value in enumerate(values):
+            if bound.kind == "lower" and value > starts[i].lower:
+                starts[i] = replace(starts[i], lower=float(value), lower_from=bound.name)
+            if bound.kind == "upper" and value < starts[i].upper:
+                starts[i] = replace(starts[i], upper=float(value), upper_from=bound.name)
+    width = max(start.width for start in starts)
+    reached = width <= asked
+    reason = "" if reached else enclosure.limited_by
+    return replace(enclosure, starts=tuple(starts), width=width, reached=reached, limited_by=reason)
 
 
 def _refuse(case: Case) -> None:
@@ -129,7 +149,7 @@ def run_bounds(case: Case, comm: MPI.Comm, settings: Settings) -> int:
 
 
 def _extras(answer: BoundsAnswer, directory: Path) -> list[Extra]:
-    return [
-        Extra("certificate", "fpsolve.app.report_bounds", "write_certificate", (answer, directory)),
-        Extra("figures", "fpsolve.app.figure_bounds", "bounds_figure", (answer, directory)),
-    ]
+    figure = Extra("figures", "fpsolve.app.figure_bounds", "bounds_figure", (answer, directory))
+    if answer.enclosure.certificate is None:
+        return [figure]
+    return [Extra("certificate", "fpsolve.app.report_bounds", "write_certificate", (answer, directory)), figure]

@@ -59,7 +59,10 @@ def verify_file(path: str | Path) -> Verdict:
 
     text = read_certificate(path)
     log.info("checking %s", path)
-    return check(text)
+    verdict = check(text)
+    if not verdict.readable:
+        raise InputError("certificate", str(path), "a certificate", f"It is {verdict.reason}.")
+    return verdict
 
 
 def read_certificate(path: str | Path) -> str:
