@@ -27,7 +27,7 @@ from fpsolve.theory.certified.one_sided_rows import Basis, Points, Polynomial, b
 from fpsolve.theory.certified.one_sided_solver import minimise
 from fpsolve.theory.certified.task import Candidate, Task
 
-ROUNDS = 12  # of cutting planes
+ROUNDS = 16  # of cutting planes
 FINER = 4.0  # points of the check per degree and axis
 FIRST_PENALTY = 1e-2
 GRIDS = 3  # grids tried, each half as fine again, when the programme is unbounded
@@ -181,7 +181,7 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
     fine = points(task, check, 4 * check if len(space.lower) == 2 else check)
     programme = _programme(task, space, points(task, int(density * space.degree) + 4), sign, tolerance)
     goal = 0.03 * tolerance
-    penalty, best, solved = goal, None, False
+    penalty, drop, best, solved, before = goal, 0.1, None, False, np.nan
     for k in range(ROUNDS):
         cost = programme.cost + penalty * programme.total
         limit = 1e3 * (abs(float(cost @ programme.start)) + 1 / programme.weight)
@@ -195,19 +195,19 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
             limit=limit,
         )
         failed = not (optimum.gap < 0.05 and optimum.infeasibility < 0.05)
-        if failed and not search.stop():
-            if penalty >= 1:
-                break
-            penalty = max(10 * penalty, FIRST_PENALTY)
-            continue
-        solved = True
         verdict = judge(task, Polynomial(space, programme.plain(optimum.z)), fine, np.pi / check, sign, tolerance)
         if np.isfinite(verdict.value) and (best is None or sign * (best.value - verdict.value) > 0):
             best = search.bound(verdict, programme, k + 1)
-        if (verdict.loss < tolerance and penalty <= goal) or search.stop():
+        steady = penalty <= goal or abs(verdict.value - before) < tolerance * abs(verdict.value)
+        if search.stop() or (verdict.loss < tolerance and steady and not failed):
             break
+        if failed and sign * float(cost @ optimum.z) > 0 and optimum.infeasibility > 1e-3:
+            return best, True  # no such polynomial
         programme = programme.with_points(task, space, verdict.violated)
-        penalty = max(goal, 0.1 * penalty)
+        if failed:  # unbounded between the points, most often
+            penalty, drop = max(FIRST_PENALTY, 10 * penalty), 0.3
+        else:
+            solved, before, penalty = True, verdict.value, max(goal, drop * penalty)
     return best, solved
 
 
