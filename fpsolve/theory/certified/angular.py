@@ -22,6 +22,7 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 
 from fpsolve.theory.balls import Ball, above, below
+from fpsolve.theory.certified.cells import UNIT, Cells, floats_of
 from fpsolve.theory.certified.polynomial import (
     Tensor,
     chebyshev_angles,
@@ -37,9 +38,9 @@ Kind = Literal["cos", "trig"]
 # K and m h of the first cells, for one, two and three angles
 NODES = (20, 20, 10)
 REACH = (2.0, 2.0, 1.0)
-DEPTH = 12
+DEPTH = 24
 MOST = 4_000_000  # local coefficients; beyond that the two-sided proof is used
-CELLS = 60_000
+CELLS = 20_000
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Angular:
     kinds: tuple[Kind, ...]
     coefficients: Tensor
     spans: tuple[tuple[float, float], ...]
+
+    def negative(self) -> Angular:
+        """Return -F."""
+        return Angular(self.kinds, -self.coefficients, self.spans)
 
     def degree(self, axis: int) -> int:
         """Return m of that angle."""
@@ -125,75 +130,27 @@ def _samples(kind: Kind, degree: int, count: int, bits: int) -> tuple[arb_mat, B
     return matrix_of(basis(kind, degree, angles)), (arb.pi() * degree / (2 * count)).cos()
 
 
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Local Chebyshev coefficients on cells, shape (cells, K, ..., K), and a bound of what they leave out."""
-
-    coefficients: Tensor
-    remainder: Ball
-
-    def bounds(self) -> np.ndarray:
-        """Return a lower bound on each cell, rounded down."""
-        count = self.coefficients.shape[0]
-        flat = self.coefficients.reshape(count, -1)
-        lows = 2 * flat[:, 0] - flat[:, 0] - abs(flat[:, 1:]).sum(axis=1) - self.remainder
-        return np.array([below(b) for b in lows])
-
-    def samples(self) -> np.ndarray:
-        """Return the smallest value seen on each cell; floating point."""
-        values = self.coefficients.astype(float)
-        size = values.shape[1]
-        grid = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, 9), size - 1)
-        for axis in range(1, values.ndim):
-            values = np.moveaxis(np.tensordot(grid, values, axes=(1, axis)), 0, axis)
-        return values.reshape(len(values), -1).min(axis=1)
-
-    def halved(self) -> Cells:
-        """Return the cells cut in two along every axis."""
-        values = self.coefficients
-        for axis in range(1, values.ndim):
-            both = contract(_halves(values.shape[axis], ctx.prec), values, axis)
-            both = both.reshape(*values.shape[:axis], 2, values.shape[axis], *values.shape[axis + 1 :])
-            values = np.moveaxis(both, axis, 1)
-            values = values.reshape(-1, *values.shape[2:])
-        return Cells(values, self.remainder)
-
-    def chosen(self, which: np.ndarray) -> Cells:
-        """Return some of the cells."""
-        return Cells(self.coefficients[which], self.remainder)
-
-
-@lru_cache(maxsize=8)
-def _halves(size: int, bits: int) -> arb_mat:
-    """Return the matrix (2K × K) from Chebyshev coefficients on [-1, 1] to those on [-1, 0] and [0, 1]."""
-    nodes = np.array([angle.cos() for angle in chebyshev_angles(size)], dtype=object)
-    rows = []
-    for shift in (-1, 1):
-        s = (nodes + shift) / 2
-        values = np.empty((size, size), dtype=object)
-        values[:, 0], values[:, 1] = arb(1), s
-        for k in range(2, size):
-            values[:, k] = 2 * s * values[:, k - 1] - values[:, k - 2]
-        rows.append(tensor((to_coefficients(size) * matrix_of(values)).entries(), (size, size)))
-    return matrix_of(np.concatenate(rows))
-
-
-def cells_of(function: Angular) -> Cells:
+def local_polynomials(function: Angular) -> Cells:
     """Return the first cells: of equal angles, with m h about `REACH`."""
-    values = function.coefficients
-    total = abs(values).sum()
-    remainder, growth = arb(0), arb(1)
-    counts, d = _counts(function), values.ndim
+    counts, d = _counts(function), function.coefficients.ndim
     nodes = NODES[d - 1]
+    values, away = floats_of(function.coefficients)
+    total = above(abs(function.coefficients).sum())
+    remainder, growth, norms, sizes = arb(away), arb(1), 1.0, 0
     for axis, kind in enumerate(function.kinds):
         m, (first, last), count = function.degree(axis), function.spans[axis], counts[axis]
         half = arb.pi() * (arb(last) - arb(first)) / (2 * count)
-        values = contract(_local(kind, m, first, last, count, nodes, ctx.prec), values, axis)
+        matrix, norm = _local(kind, m, first, last, count, nodes, ctx.prec)
+        sizes, norms = sizes + matrix.shape[1] + 4, norms * norm
+        values = np.moveaxis(np.tensordot(matrix, values, axes=(1, axis)), 0, axis)
         remainder += growth * total * (m * half) ** nodes / (arb(2) ** (nodes - 1) * arb(math.factorial(nodes)))
         growth = growth * (2 / arb.pi() * arb(nodes + 1).log() + 1)  # the Lebesgue constant
+    # rounding of the products: see `fpsolve.theory.certified.cells`; the matrices are rounded to floats as well
+    remainder += arb(total) * arb(norms) * (2 * sizes * UNIT)
     values = values.reshape([n for count in counts for n in (count, nodes)])
     values = values.transpose([2 * i for i in range(d)] + [2 * i + 1 for i in range(d)])
-    return Cells(values.reshape(-1, *([nodes] * d)), remainder.upper())
+    values = np.ascontiguousarray(values.reshape(-1, *([nodes] * d)))
+    return Cells(values, np.full(len(values), above(remainder)))
 
 
 def _counts(function: Angular) -> list[int]:
@@ -204,17 +161,24 @@ def _counts(function: Angular) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def _local(kind: Kind, degree: int, first: float, last: float, count: int, size: int, bits: int) -> arb_mat:
-    """Return the matrix (count·K × n) from coefficients to K = `size` local Chebyshev coefficients on the cells."""
+def _local(
+    kind: Kind, degree: int, first: float, last: float, count: int, size: int, bits: int
+) -> tuple[np.ndarray, float]:
+    """Return the matrix (count·K × n) from coefficients to K = `size` local Chebyshev coefficients on the cells.
+
+    Besides the largest sum of absolute local coefficients of one basis function on one cell.
+    """
     half = arb.pi() * (arb(last) - arb(first)) / (2 * count)
     nodes = [angle.cos() for angle in chebyshev_angles(size)]
     angles = [arb.pi() * first + half * (2 * c + 1 + s) for c in range(count) for s in nodes]
     values = basis(kind, degree, angles)
     local = contract(to_coefficients(size), values.reshape(count, size, -1), 1)
-    return matrix_of(local.reshape(count * size, -1))
+    matrix = np.array([float(b.mid()) for b in local.ravel()]).reshape(local.shape)
+    norm = float(np.abs(matrix).sum(axis=1).max()) * (1 + 1e-9)
+    return matrix.reshape(count * size, -1), norm
 
 
-def least(function: Angular, tolerance: float, enough: float, deadline: float) -> tuple[float, float]:
+def least(function: Angular, tolerance: float, enough: float, hopeless: float, deadline: float) -> tuple[float, float]:
     """Return a proved lower bound of F and the smallest value seen.
 
     Parameters
@@ -223,6 +187,8 @@ def least(function: Angular, tolerance: float, enough: float, deadline: float) -
         The search ends when the bound is that close to the smallest value seen,
     enough : float
         or when it is at least this,
+    hopeless : float
+        or when a value below this is seen,
     deadline : float
         or at this moment of `time.monotonic`.
     """
@@ -230,16 +196,17 @@ def least(function: Angular, tolerance: float, enough: float, deadline: float) -
     if math.prod(_counts(function)) * NODES[d - 1] ** d > MOST:
         found = two_sided(function)
         return found.lower, found.lower
-    cells = cells_of(function)
+    cells = local_polynomials(function)
     bound, seen = math.inf, math.inf
     for _ in range(DEPTH):
         bounds = cells.bounds()
-        seen = min(seen, float(cells.samples().min()))
+        seen = min(seen, cells.smallest())
         bad = ~(bounds >= min(seen - tolerance, enough))
         bound = min(bound, float(bounds[~bad].min(initial=math.inf)))
         if not bad.any():
             return bound, seen
-        if time.monotonic() > deadline or np.count_nonzero(bad) * 2 ** (cells.coefficients.ndim - 1) > CELLS:
+        many = np.count_nonzero(bad) * 2**d > CELLS
+        if many or not seen >= hopeless or time.monotonic() > deadline:
             return min(bound, float(bounds[bad].min())), seen
         cells = cells.chosen(bad).halved()
     return min(bound, float(cells.bounds().min())), seen

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,9 @@ from fpsolve.model.domains import Ball, Box, Interval, Sublevel
 from fpsolve.model.expressions import Formula
 from fpsolve.model.process import FormulaLandscape, Process
 from fpsolve.model.samples import SampleLandscape
-from fpsolve.theory.certified.barrier import Barrier
+from fpsolve.theory.balls import Ball as Number
+from fpsolve.theory.certified.arcs import StarBracket
+from fpsolve.theory.certified.barrier import Barrier, terms
 
 FORMAT = "fpsolve-certificate-1"
 
@@ -45,8 +46,8 @@ def certificate(
     domain: Interval | Box | Ball | Sublevel,
     unreachable: Sequence[str],
     barriers: Sequence[Barrier],
-    starts: Sequence[tuple[tuple[float, ...], float, float]],
-    star: dict[str, Any] | None = None,
+    starts: Sequence[tuple[tuple[float, ...], Number, Number]],
+    star: StarBracket | None = None,
 ) -> dict[str, Any]:
     """Return the certificate of a mean exit time.
 
@@ -91,8 +92,8 @@ def certificate(
         "starts": [
             {
                 "x": hexadecimal(x),
-                "lower": hexadecimal(low),
-                "upper": hexadecimal(high) if math.isfinite(high) else "inf",
+                "lower": hexadecimal(terms(low, False)),
+                "upper": hexadecimal(terms(high, True)) if high.is_finite() else "inf",
             }
             for x, low, high in starts
         ],
@@ -155,7 +156,7 @@ def _process(process: Process) -> dict[str, Any]:
     return found | {key: hexadecimal(value) for key, value in scales.items()}
 
 
-def _domain(domain: Interval | Box | Ball | Sublevel, star: dict[str, Any] | None) -> dict[str, Any]:
+def _domain(domain: Interval | Box | Ball | Sublevel, star: StarBracket | None) -> dict[str, Any]:
     if isinstance(domain, Ball):
         return {"shape": "ball", "center": hexadecimal(domain.center), "radius": hexadecimal(domain.radius)}
     if isinstance(domain, Sublevel):
@@ -165,7 +166,7 @@ def _domain(domain: Interval | Box | Ball | Sublevel, star: dict[str, Any] | Non
             "containing": hexadecimal(domain.containing),
             "lower": hexadecimal(domain.lower),
             "upper": hexadecimal(domain.upper),
-            "star": star,
+            "star": None if star is None else star.to_json(),
         }
     lower, upper = domain.bounding_box()
     return {"shape": "box", "lower": hexadecimal(lower), "upper": hexadecimal(upper)}

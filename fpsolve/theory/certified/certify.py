@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +19,17 @@ import numpy as np
 from fpsolve.errors import InputError
 from fpsolve.model.domains import Ball, Box, Domain, Interval, Sublevel
 from fpsolve.model.process import Process
-from fpsolve.theory.bounds import paper_bounds, sharp_bounds
-from fpsolve.theory.certified.barrier import Barrier, Setting, prove
+from fpsolve.theory.certified.barrier import Barrier
 from fpsolve.theory.certified.certificate import certificate
 from fpsolve.theory.certified.coefficients import coefficients_of
 from fpsolve.theory.certified.effort import candidates
 from fpsolve.theory.certified.generator import Coefficient, Generator
 from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
+from fpsolve.theory.certified.proof import Effort, prove
 from fpsolve.theory.certified.reachability import PartProof, unreachable_parts
+from fpsolve.theory.certified.setting import Setting, Side
+from fpsolve.theory.certified.star import star_bracket
+from fpsolve.theory.certified.state import Attempt, StartEnclosure, State
 from fpsolve.theory.certified.surrogate import Surrogate, surrogates
 from fpsolve.theory.certified.task import Task, corners
 from fpsolve.theory.theorem import THEOREMS, Bound
@@ -34,43 +37,6 @@ from fpsolve.theory.theorem import THEOREMS, Bound
 log = logging.getLogger(__name__)
 BITS = 128
 BITS_1D = 512
-
-
-@dataclass(frozen=True)
-class StartEnclosure:
-    """What is proved at one point: ``lower <= E_x τ <= upper``, in the process' unit of time.
-
-    Attributes
-    ----------
-    x : tuple of float
-    lower, upper : float
-        0 and inf where nothing is proved.
-    lower_from, upper_from : str
-        Which bound each comes from: "certified", "paper" or "sharp"; "" for none.
-    """
-
-    x: tuple[float, ...]
-    lower: float = 0.0
-    upper: float = math.inf
-    lower_from: str = ""
-    upper_from: str = ""
-
-    @property
-    def width(self) -> float:
-        """``(upper - lower)`` divided by the mean of both; 2 at worst, for an infinite upper bound."""
-        if not math.isfinite(self.upper):
-            return 2.0
-        return 2.0 * (self.upper - self.lower) / (self.upper + self.lower)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One candidate: how it was found and the largest relative width over the starts after it."""
-
-    method: str
-    degree: int
-    width: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -160,7 +126,7 @@ def certify(
     for key, value in (("width", width), ("budget", budget)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise InputError(f"bounds.{key}", value, "a positive number")
-    state = _State(tuple(StartEnclosure(tuple(map(float, x))) for x in points))
+    state = State([tuple(map(float, x)) for x in points])
     reason = ""
     parts: tuple[PartProof, ...] = ()
     if not isinstance(domain, (Interval, Box, Ball, Sublevel)):
@@ -169,62 +135,8 @@ def certify(
         with precision(BITS_1D if domain.dimension == 1 else BITS):
             reason, parts = _search(process, domain, points, width, began + budget, state)
     if state.width > width:
-        state.intersect(process, domain, points, max(began + budget - time.monotonic(), 0.1 * budget))
+        state.intersect(process, domain, max(began + budget - time.monotonic(), 0.1 * budget))
     return _enclosure(process, domain, state, width, reason, parts, time.monotonic() - began)
-
-
-class _State:
-    """What is proved so far; grows during the search."""
-
-    def __init__(self, starts: tuple[StartEnclosure, ...]) -> None:
-        self.starts = starts
-        self.barriers: list[Barrier] = []
-        self.attempts: list[Attempt] = []
-
-    @property
-    def width(self) -> float:
-        """The largest relative width over the starts."""
-        return max(start.width for start in self.starts)
-
-    def improve(self, kind: str, values: Sequence[float], source: str) -> bool:
-        """Take over better bounds; tell whether there were any."""
-        before = self.starts
-        if kind == "upper":
-            self.starts = tuple(
-                replace(s, upper=v, upper_from=source) if v < s.upper else s
-                for s, v in zip(self.starts, values, strict=True)
-            )
-        else:
-            self.starts = tuple(
-                replace(s, lower=v, lower_from=source) if v > s.lower else s
-                for s, v in zip(self.starts, values, strict=True)
-            )
-        return self.starts != before
-
-    def add(self, barrier: Barrier) -> None:
-        """Take over a proved function if it is better at a start."""
-        values = [barrier.at(start.x) for start in self.starts]
-        if self.improve(barrier.kind, values, "certified"):
-            self.barriers.append(barrier)
-
-    def useful(self) -> list[Barrier]:
-        """Return the barriers that are the best of their kind at some start."""
-        best: dict[int, Barrier] = {}
-        for kind in ("lower", "upper"):
-            own = [b for b in self.barriers if b.kind == kind]
-            for start in self.starts if own else ():
-                values = [b.at(start.x) for b in own]
-                k = int(np.argmin(values) if kind == "upper" else np.argmax(values))
-                best[id(own[k])] = own[k]
-        return list(best.values())
-
-    def intersect(self, process: Process, domain: Any, points: np.ndarray, seconds: float) -> None:
-        """Take over the paper's and the sharp bounds where they are better."""
-        for name, bounds in (("sharp", sharp_bounds), ("paper", paper_bounds)):
-            for bound in bounds(process, domain, min(seconds, 10.0) / 2):
-                if bound.verified:
-                    values = [float(v) for v in bound.evaluate(points)]
-                    self.improve(bound.kind, values, name)
 
 
 def _starts(domain: Any, starts: Sequence[Sequence[float]] | np.ndarray | None) -> np.ndarray:
@@ -246,7 +158,7 @@ def _starts(domain: Any, starts: Sequence[Sequence[float]] | np.ndarray | None) 
 
 
 def _search(
-    process: Process, domain: Any, points: np.ndarray, width: float, deadline: float, state: _State
+    process: Process, domain: Any, points: np.ndarray, width: float, deadline: float, state: State
 ) -> tuple[str, tuple[PartProof, ...]]:
     """Prove what can be proved; return why it is not more, and the proofs about the boundary."""
     try:
@@ -262,9 +174,17 @@ def _search(
     )
     free = tuple(part.name for part in parts if part.proved)
     task = Task(process, domain, free, points)
-    setting = Setting(domain, task.absorbing, generator)
     if not task.absorbing:
         return "the process cannot leave the domain: every boundary part is reflecting or proved unreachable", parts
+    star = None
+    if isinstance(domain, Sublevel):
+        bracket = star_bracket(domain)
+        if isinstance(bracket, str):
+            return bracket, parts
+        star = state.star = bracket
+    setting = Setting(domain, task.absorbing, generator, star)
+    if not setting.inside(lower, upper):
+        return "the box of the polynomials does not hold the domain", parts
     return _improve(task, setting, width, deadline, state), parts
 
 
@@ -272,14 +192,15 @@ def _coefficient(s: Surrogate, lower: tuple[float, ...], upper: tuple[float, ...
     return Coefficient(Polynomial(lower, upper, tensor(s.coefficients, tuple(s.shape))), s.error)
 
 
-def _improve(task: Task, setting: Setting, width: float, deadline: float, state: _State) -> str:
+def _improve(task: Task, setting: Setting, width: float, deadline: float, state: State) -> str:
     """Prove candidate after candidate; return what limited the width."""
     last = time.monotonic()
     failed = ""
     for method, degree, candidate in candidates(task, width, deadline, lambda: state.width):
-        proved: dict[str, Barrier] = {}
+        proved: dict[Side, Barrier] = {}
         if candidate is not None:
-            proved = prove(setting, candidate, width, max(deadline, time.monotonic() + 1.0))
+            effort = Effort(max(width, 0.01 * state.width), max(deadline, time.monotonic() + 1.0))
+            proved = prove(setting, candidate, effort)
         for barrier in proved.values():
             state.add(barrier)
         now = time.monotonic()
@@ -298,29 +219,24 @@ def _improve(task: Task, setting: Setting, width: float, deadline: float, state:
 def _enclosure(
     process: Process,
     domain: Any,
-    state: _State,
+    state: State,
     width: float,
     reason: str,
     parts: tuple[PartProof, ...],
     seconds: float,
 ) -> CertifiedEnclosure:
     useful = state.useful()
-    lower, upper = (_bound(kind, useful, reason) for kind in ("lower", "upper"))
+    lower, upper = _bound("lower", useful, reason), _bound("upper", useful, reason)
     content = None
     if useful:
         proved = tuple(part.name for part in parts if part.proved)
-        values = []
-        for start in state.starts:
-            low = max((b.at(start.x) for b in useful if b.kind == "lower"), default=0.0)
-            high = min((b.at(start.x) for b in useful if b.kind == "upper"), default=math.inf)
-            values.append((start.x, low, high))
-        with precision(BITS_1D if domain.dimension == 1 else BITS):
-            content = certificate(process, domain, proved, useful, values)
+        with precision(BITS_1D):
+            content = certificate(process, domain, proved, useful, state.certified(), state.star)
     reached = state.width <= width
     return CertifiedEnclosure(
         lower,
         upper,
-        state.starts,
+        state.enclosures(),
         state.width,
         reached,
         "" if reached else reason,
@@ -336,5 +252,6 @@ def _bound(kind: Literal["lower", "upper"], barriers: Sequence[Barrier], reason:
     theorem = THEOREMS["certified", kind]
     if not own:
         return Bound("certified", kind, theorem, False, reason or f"no {kind} function was proved")
-    numbers = {"factor": own[-1].factor, "offset": own[-1].offset, "degree": own[-1].coefficients[0].shape[0] - 1}
+    last = own[-1]
+    numbers = {"factor": sum(last.factor), "offset": last.offset, "degree": max(last.coefficients[0].shape) - 1}
     return Bound("certified", kind, theorem, True, "", {}, numbers, Profile(own))

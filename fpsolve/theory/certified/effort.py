@@ -1,9 +1,15 @@
-"""In which order candidates are tried: cheap and smooth first, then dearer and rougher."""
+"""In which order candidates are tried: cheap ones first, then what the problem seems to need.
+
+Least squares converges geometrically where u is smooth and is then by far the cheapest; where u is rough or steep it
+proves nothing for a long time. One-sided linear programmes prove something at low degrees already, with slack where
+it costs nothing, but hardly get below 1e-6 and become dear.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from fpsolve.theory.certified.interval_solve import solve_interval
 from fpsolve.theory.certified.least_squares import least_squares
@@ -11,12 +17,13 @@ from fpsolve.theory.certified.one_sided import one_sided
 from fpsolve.theory.certified.task import Candidate, Task
 
 LINE_DEGREES = (24, 48, 96, 160, 240)
-PLANE_DEGREES = (8, 14, 20, 28, 38, 50, 64)
-SPACE_DEGREES = (6, 10, 14, 18)
-PROGRAMME_DEGREES = {1: (12, 24, 40), 2: (6, 12, 18, 24, 30, 36), 3: (4, 6, 8, 10)}
-# least squares of a higher degree must make the enclosure narrower at least by this factor, or programmes follow
-GAIN = 0.5
-PATIENCE = 3
+LINE_BITS = 512
+# least squares: always tried, continued while it converges, and tried again at the end
+FIRST = {2: (8, 14, 20), 3: (6, 10)}
+NEXT = {2: (28, 38, 50, 64), 3: (14, 18, 22)}
+PROGRAMMES = {1: (8, 16, 32), 2: (6, 9, 12, 16, 20, 24, 28, 32, 36), 3: (4, 6, 8, 10)}
+# an enclosure that is that narrow and gets narrower by this factor is converging
+NARROW, GAIN = 0.5, 0.3
 
 Trial = tuple[str, int, Candidate | None]
 
@@ -33,28 +40,30 @@ def candidates(task: Task, width: float, deadline: float, reached: Callable[[], 
     reached : callable
         The relative width that is proved so far (2: no upper bound yet).
     """
-    if task.domain.dimension == 1:
-        yield from _until_stalled(
-            "polynomial solved in Arb", lambda n: solve_interval(task, n, 512), LINE_DEGREES, reached
-        )
-    else:
-        degrees = PLANE_DEGREES if task.domain.dimension == 2 else SPACE_DEGREES
-        yield from _until_stalled("least squares", lambda n: least_squares(task, n).candidate, degrees, reached)
-    for n in PROGRAMME_DEGREES[task.domain.dimension]:
-        for kind in ("upper", "lower"):
+    d = task.domain.dimension
+    if d == 1:
+        for n in LINE_DEGREES:
+            yield "polynomial solved in Arb", n, solve_interval(task, n, LINE_BITS)
+        yield from _programmes(task, deadline)
+        return
+    left = list(NEXT[d])
+    before = 2.0
+    for n in FIRST[d]:
+        before = reached()
+        yield "least squares", n, least_squares(task, n).candidate
+    while left and reached() < min(NARROW, GAIN * before):
+        before = reached()
+        n = left.pop(0)
+        yield "least squares", n, least_squares(task, n).candidate
+    yield from _programmes(task, deadline)
+    for n in left:
+        yield "least squares", n, least_squares(task, n).candidate
+
+
+def _programmes(task: Task, deadline: float) -> Iterator[Trial]:
+    kinds: tuple[Literal["upper", "lower"], ...] = ("upper", "lower")
+    for n in PROGRAMMES[task.domain.dimension]:
+        for kind in kinds:
             if time.monotonic() >= deadline:
                 return
             yield f"linear programme ({kind})", n, one_sided(task, n, kind, deadline)
-
-
-def _until_stalled(
-    method: str, make: Callable[[int], Candidate | None], degrees: Sequence[int], reached: Callable[[], float]
-) -> Iterator[Trial]:
-    """Yield candidates of increasing degree until `PATIENCE` of them in a row bring little."""
-    idle = 0
-    for degree in degrees:
-        before = reached()
-        yield method, degree, make(degree)
-        idle = 0 if reached() < GAIN * before else idle + 1
-        if idle >= PATIENCE:
-            return

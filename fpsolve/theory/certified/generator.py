@@ -11,7 +11,6 @@ from flint import arb
 from fpsolve.theory.balls import Ball
 from fpsolve.theory.certified.polynomial import Polynomial, Tensor, from_grid
 
-
 # |T_k(s)| for |s| <= 1 + 1e-12 and k <= 10 000
 BEYOND = 1.001
 
@@ -73,7 +72,6 @@ class Generator:
             if c.error != 0:
                 error += c.error * p.size() * BEYOND
         return from_grid(w.lower, w.upper, values), error
-
 
     def on(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> tuple[list[Coefficient], list[Coefficient]]:
         """Return drift and diffusion as polynomials in the variables of another box; their errors are the same."""

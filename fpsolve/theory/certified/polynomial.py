@@ -194,6 +194,8 @@ class Polynomial:
 
     def moved(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> Polynomial:
         """Return the same polynomial in the variables of another box."""
+        if (lower, upper) == (self.lower, self.upper):
+            return self
         values = self.coefficients
         for axis, count in enumerate(self.shape):
             middle, half = (arb(upper[axis]) + arb(lower[axis])) / 2, (arb(upper[axis]) - arb(lower[axis])) / 2

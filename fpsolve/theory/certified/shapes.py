@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +60,42 @@ def on_sphere(polynomial: Polynomial, center: Sequence[float], radius: float) ->
         values = contract(matrix, values, axis)
     spans = ((0.0, 2.0),) if polynomial.dimension == 2 else ((0.0, 1.0), (0.0, 2.0))
     return Angular(_kinds("trig", polynomial.dimension - 1), values, spans)
+
+
+def on_sector(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequence[float]], scale: float) -> Angular:
+    """Return p on ``c + scale ρ (γ(t) - c)``, 0 <= ρ <= 1, t in [-1, 1], γ a Bézier arc: a polynomial in ρ and t.
+
+    The angles are those of ``2ρ - 1 = cos φ`` and ``t = cos ψ``.
+    """
+    m = _total_degree(polynomial)
+    along = m * (len(arc) - 1)
+    rho = np.array([(1 + a.cos()) / 2 for a in chebyshev_angles(m + 1)], dtype=object)
+    offsets = _arc_offsets(center, arc, scale, along + 1)
+    points = [(arb(c) + rho[:, None] * g[None]).ravel() for c, g in zip(center, offsets, strict=True)]
+    values = polynomial.at(points).reshape(m + 1, along + 1)
+    values = contract(to_coefficients(along + 1), contract(to_coefficients(m + 1), values, 0), 1)
+    return Angular(_kinds("cos", 2), values, ((0.0, 1.0), (0.0, 1.0)))
+
+
+def on_arc(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequence[float]], scale: float) -> Angular:
+    """Return p on ``c + scale (γ(t) - c)``, t = cos ψ in [-1, 1], γ a Bézier arc."""
+    count = _total_degree(polynomial) * (len(arc) - 1) + 1
+    points = [arb(c) + g for c, g in zip(center, _arc_offsets(center, arc, scale, count), strict=True)]
+    return Angular(_kinds("cos", 1), contract(to_coefficients(count), polynomial.at(points), 0), ((0.0, 1.0),))
+
+
+def _arc_offsets(center: Sequence[float], arc: Sequence[Sequence[float]], scale: float, count: int) -> list[Tensor]:
+    """Return the components of scale (γ(t) - c) at Chebyshev nodes t."""
+    n = len(arc) - 1
+    right = np.array([(1 + a.cos()) / 2 for a in chebyshev_angles(count)], dtype=object)
+    left = 1 - right
+    result = []
+    for k, c in enumerate(center):
+        total = arb(0)
+        for j, point in enumerate(arc):
+            total = total + math.comb(n, j) * (arb(point[k]) - arb(c)) * right**j * left ** (n - j)
+        result.append(arb(scale) * total)
+    return result
 
 
 def _kinds(kind: Kind, count: int) -> tuple[Kind, ...]:

@@ -1,0 +1,114 @@
+"""Proofs that a candidate is a sub- or supersolution: ranges of -A w over Ω and of w over S, in Arb."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb
+
+from fpsolve.theory.balls import Ball, above, below
+from fpsolve.theory.certified.angular import Angular, Range, least, two_sided
+from fpsolve.theory.certified.barrier import Barrier
+from fpsolve.theory.certified.polynomial import Polynomial
+from fpsolve.theory.certified.reflection import correction
+from fpsolve.theory.certified.setting import Piece, Setting, Side
+from fpsolve.theory.certified.task import Candidate
+
+# a subsolution with -A w <= M is of no use beyond this M
+LARGEST_FACTOR = 20.0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How accurately inequalities are worth knowing, relative to the mean exit time, and until when."""
+
+    width: float
+    deadline: float
+
+
+def prove(setting: Setting, candidate: Candidate, effort: Effort) -> dict[Side, Barrier]:
+    """Return the barriers, by kind, that the candidate gives; without those for which nothing is proved."""
+    w = Polynomial.of_floats(candidate.lower, candidate.upper, candidate.coefficients)
+    image, error = setting.generator(w)
+    slack = above(error)
+    excess = Polynomial(image.lower, image.upper, -image.coefficients)  # -A w - 1
+    excess.coefficients.flat[0] = excess.coefficients.flat[0] - 1
+    if not math.isfinite(slack):
+        return {}
+    kinds: list[Side] = ["lower", "upper"] if candidate.kind == "both" else [candidate.kind]
+    found: dict[Side, Barrier] = {}
+    once = _once(setting, excess)
+    for kind in kinds:
+        if candidate.kind == "both":
+            ranges = once(kind)
+            inside = min(r.lower for r in ranges) if kind == "upper" else max(r.upper for r in ranges)
+        else:
+            inside = _one_sided(setting.interior(excess, kind), kind, effort)
+        edge = _edge(setting.boundary(w, kind), kind, effort)
+        shift = correction(setting, w, kind) if setting.reflecting else (0.0, 0.0)
+        if shift is None or not (math.isfinite(inside) and math.isfinite(edge)):
+            continue
+        barrier = _barrier(candidate, kind, inside, edge, slack, shift)
+        if barrier is not None:
+            found[kind] = barrier
+    return found
+
+
+def _once(setting: Setting, excess: Polynomial) -> Callable[[Side], list[Range]]:
+    """Return a function of the kind that proves both sides at once where Ω is the same for both kinds."""
+    known: dict[Side, list[Range]] = {}
+
+    def ranges(kind: Side) -> list[Range]:
+        key: Side = "upper" if setting.star is None else kind
+        if key not in known:
+            known[key] = [two_sided(piece) for piece in setting.interior(excess, key)]
+        return known[key]
+
+    return ranges
+
+
+def _one_sided(pieces: Sequence[Angular], kind: Side, effort: Effort) -> float:
+    """Return a lower bound of -A w - 1 (upper) or an upper bound (lower)."""
+    tolerance = 0.1 * effort.width
+    if kind == "upper":
+        return min(least(piece, tolerance, math.inf, -1.0, effort.deadline)[0] for piece in pieces)
+    bounds = [least(piece.negative(), tolerance, math.inf, -LARGEST_FACTOR, effort.deadline)[0] for piece in pieces]
+    return -min(bounds)
+
+
+def _edge(pieces: Sequence[Piece], kind: Side, effort: Effort) -> float:
+    """Return b: ``w >= -b`` (upper) or ``w <= b`` (lower) on all pieces, not negative."""
+    worst = 0.0
+    for piece in pieces:
+        signed = (piece if kind == "upper" else -piece) if not isinstance(piece, Angular) else None
+        if isinstance(piece, Angular):
+            worst = max(worst, -_least_on(piece if kind == "upper" else piece.negative(), effort))
+        else:
+            worst = max(worst, -below(signed))
+    return worst
+
+
+def _least_on(piece: Angular, effort: Effort) -> float:
+    """Return a lower bound of w on a piece of the boundary."""
+    rough = two_sided(piece)
+    # two-sided bounds suffice where w is as small as the polynomial can make it everywhere
+    if rough.lower >= -1e-9 * float(np.max(np.abs(piece.coefficients.astype(float)), initial=0.0)):
+        return rough.lower
+    spread = rough.upper - rough.lower
+    return max(rough.lower, least(piece, 1e-3 * effort.width * spread, math.inf, -math.inf, effort.deadline)[0])
+
+
+def _barrier(
+    candidate: Candidate, kind: Side, inside: float, edge: float, slack: float, shift: tuple[float, float]
+) -> Barrier | None:
+    """Return the barrier with m = 1 + inside (or M), b = edge, both moved by what errors and reflection cost."""
+    lost = arb(slack) + arb(shift[0])
+    rest = below(arb(inside) - lost) if kind == "upper" else above(arb(inside) + lost)
+    offset = above(arb(edge) + arb(shift[1]))
+    factor: Ball = arb(1) + arb(rest)
+    if not (factor > 0 and factor.is_finite() and math.isfinite(offset)):
+        return None
+    return Barrier(kind, candidate.lower, candidate.upper, candidate.coefficients, (1.0, rest), offset)
