@@ -6,12 +6,13 @@ and the coefficients are returned as a sum of several float arrays. u may exceed
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flint import arb, arb_mat
 
-from fpsolve.theory.certified.coefficients import Coefficients, coefficients_of
+from fpsolve.theory.certified.coefficients import Coefficients, coefficients_of, upper_pairs
 from fpsolve.theory.certified.float_sums import float_sum, working_precision
 from fpsolve.theory.certified.points import even_axes
 from fpsolve.theory.certified.task import Candidate, Task
@@ -42,16 +43,33 @@ def solve_interval(task: Task, degree: int, precision: int) -> Candidate | None:
     ValueError
         If f and a are not known in Arb; see `coefficients_of`.
     """
-    kinds = _kinds(task)
+    found = solve_axis(task, 0, degree, precision)
+    if found is None:
+        return None
+    lower, upper = task.domain.bounding_box()
+    return Candidate((float(lower[0]),), (float(upper[0]),), found.arrays)
+
+
+@dataclass(frozen=True)
+class LineSolution:
+    """Chebyshev coefficients along one axis, as a sum of arrays, and sup|-A w - 1| between the nodes."""
+
+    arrays: tuple[np.ndarray, ...]
+    residual: float
+
+
+def solve_axis(task: Task, axis: int, degree: int, precision: int) -> LineSolution | None:
+    """Solve for a w that depends on one coordinate of a box only; see `solve_interval`, `free_axes`."""
+    kinds = _kinds(task, axis)
     if "absorbing" not in kinds:
         return None
-    even = even_axes(task)[0]
+    even = even_axes(task)[axis]
     step = 2 if even else 1
     orders = np.arange(0, max(2, degree) + step, step)
     ends = [(arb(1), kinds[1])] if even else [(arb(-1), kinds[0]), (arb(1), kinds[1])]
     ends = [(z, kind) for z, kind in ends if kind != "unreachable"]
     with working_precision(precision):
-        line = _Line.of(task)
+        line = _Line.of(task, axis)
         z = _zeros(len(orders) - len(ends), even)
         rows = line.rows(z, orders)
         right = [[arb(1)]] * len(rows) + [[arb(0)]] * len(ends)
@@ -63,33 +81,39 @@ def solve_interval(task: Task, degree: int, precision: int) -> Candidate | None:
         c = [x.mid() for x in solution.entries()]
         if not all(x.is_finite() for x in c):
             return None
-        arrays = _split(c, line, orders, even, precision)
-    lower, upper = task.domain.bounding_box()
-    return Candidate((float(lower[0]),), (float(upper[0]),), arrays)
+        return _split(c, line, orders, even, precision)
 
 
-def _kinds(task: Task) -> list[str]:
-    names = task.domain.names if len(task.domain.names) == 2 else task.domain.names * 2
+def _kinds(task: Task, axis: int) -> list[str]:
+    names = task.domain.names
+    names = names[2 * axis : 2 * axis + 2] if len(names) > 1 else names * 2
     return [
         "unreachable" if n in task.unreachable else "reflecting" if n in task.domain.reflecting else "absorbing"
         for n in names
     ]
 
 
+@dataclass(frozen=True)
 class _Line:
-    """The operator -A on [-1, 1]: x = middle + half z."""
+    """The operator -A on z of [-1, 1]: x_axis = middle + half z, the other coordinates fixed."""
 
-    def __init__(self, coefficients: Coefficients, middle: Any, half: Any) -> None:
-        self.coefficients, self.middle, self.half = coefficients, middle, half
+    coefficients: Coefficients
+    axis: int
+    middle: list[Any]
+    half: Any
 
     @classmethod
-    def of(cls, task: Task) -> _Line:
-        lower, upper = (arb(float(v[0])) for v in task.domain.bounding_box())
-        return cls(coefficients_of(task.process), (lower + upper) / 2, (upper - lower) / 2)
+    def of(cls, task: Task, axis: int) -> _Line:
+        lower, upper = ([arb(float(v)) for v in end] for end in task.domain.bounding_box())
+        middle = [(p + q) / 2 for p, q in zip(lower, upper, strict=True)]
+        return cls(coefficients_of(task.process), axis, middle, (upper[axis] - lower[axis]) / 2)
 
     def rows(self, z: list[Any], orders: np.ndarray) -> list[list[Any]]:
         """Return -A T_j at each z (not ±1) for the given j."""
-        f, a = self.coefficients.columns([[self.middle + self.half * t for t in z]])
+        points = [[m + self.half * t if k == self.axis else m for t in z] for k, m in enumerate(self.middle)]
+        columns = self.coefficients.columns(points)
+        d = len(self.middle)
+        f, a = columns[self.axis], columns[d + upper_pairs(d).index((self.axis, self.axis))]
         return [_row(t, p / self.half, q / self.half**2, orders) for t, p, q in zip(z, f, a, strict=True)]
 
 
@@ -121,7 +145,7 @@ def _zeros(n: int, even: bool) -> list[Any]:
     return [(arb.pi() * (2 * k + 1) / (2 * total)).cos().mid() for k in range(n)]
 
 
-def _split(c: list[Any], line: _Line, orders: np.ndarray, even: bool, precision: int) -> tuple[np.ndarray, ...]:
+def _split(c: list[Any], line: _Line, orders: np.ndarray, even: bool, precision: int) -> LineSolution:
     """Return the coefficients as a sum of as many float arrays as the polynomial's own error deserves."""
     between = _zeros(len(orders) + 1, even)
     table = line.rows(between, orders)
@@ -131,4 +155,5 @@ def _split(c: list[Any], line: _Line, orders: np.ndarray, even: bool, precision:
     weights[orders] = [float(max(abs(row[k]).upper() for row in table)) for k in range(len(orders))]
     values = np.full(len(weights), arb(0), dtype=object)
     values[orders] = c
-    return float_sum(values, weights, ROUNDING * float(wrong) + 2.0 ** (-(precision // 2)), precision)
+    tolerable = ROUNDING * float(wrong) + 2.0 ** (-(precision // 2))
+    return LineSolution(float_sum(values, weights, tolerable, precision), float(wrong))

@@ -218,9 +218,14 @@ def _star_sample(d: int, center: np.ndarray, count: int, radius: Radius, domain:
     """Return points on spheres (or scaled copies of the boundary): fewer near the centre, where fewer are needed."""
     shells = [s for s in chebyshev_nodes(2 * math.ceil(count / 2)) if s > 0]
     interior = []
+    rays: dict[int, np.ndarray] = {}
     for s in shells:
-        e = _directions(d, max(2, math.ceil(count * min(1.0, 0.2 + s))))
-        interior.append(center + s * radius(e)[:, None] * e)
+        # four sizes are enough of a choice, and each needs the boundary only once
+        fewer = max(2, math.ceil(count * min(4, math.ceil(4 * (0.2 + s))) / 4))
+        if fewer not in rays:
+            e = _directions(d, fewer)
+            rays[fewer] = radius(e)[:, None] * e
+        interior.append(center + s * rays[fewer])
     e = _directions(d, math.ceil(1.25 * count))
     boundary = center + radius(e)[:, None] * e
     normals = e
