@@ -198,6 +198,7 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
         verdict = judge(task, Polynomial(space, programme.plain(optimum.z)), fine, np.pi / check, sign, tolerance)
         if np.isfinite(verdict.value) and (best is None or sign * (best.value - verdict.value) > 0):
             best = search.bound(verdict, programme, k + 1)
+        solved = solved or not failed
         steady = penalty <= goal or abs(verdict.value - before) < tolerance * abs(verdict.value)
         if search.stop() or (verdict.loss < tolerance and steady and not failed):
             break
@@ -207,7 +208,7 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
         if failed:  # unbounded between the points, most often
             penalty, drop = max(FIRST_PENALTY, 10 * penalty), 0.3
         else:
-            solved, before, penalty = True, verdict.value, max(goal, drop * penalty)
+            before, penalty = verdict.value, max(goal, drop * penalty)
     return best, solved
 
 
