@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebval
@@ -35,6 +36,8 @@ LADDER = {
 }
 GAIN = 0.7  # what a higher degree must gain to be worth a proof
 USELESS = 2.0  # a relative width that tells nothing
+NARROW = 0.05  # an enclosure that shows convergence
+PATIENCE = 2
 LINE_BITS = 256
 TRUSTED = 0.3  # a tau solution with this residual is resolved: least squares would give the same
 ROUGH_DEGREE = 20
@@ -81,10 +84,28 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Fit:
-    """A candidate and what is expected of it."""
+    """A candidate and what is expected of it.
 
-    candidate: Candidate
+    Attributes
+    ----------
+    estimate : Estimate
+    make : callable
+        Returns the candidate; its Chebyshev coefficients are only worked out for those that are wanted.
+    """
+
     estimate: Estimate
+    make: Callable[[], Candidate]
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """The polynomial, made on first use."""
+        return self.make()
+
+    @classmethod
+    def on(cls, task: Task, estimate: Estimate, arrays: Callable[[], tuple[np.ndarray, ...]]) -> Fit:
+        """Return the fit of a task whose candidate has these arrays."""
+        lower, upper = (tuple(float(v) for v in end) for end in task.domain.bounding_box())
+        return cls(estimate, lambda: Candidate(lower, upper, arrays()))
 
 
 def least_squares(task: Task, degree: int | Sequence[int], scale: float | None = None) -> Fit:
@@ -118,7 +139,6 @@ def least_squares(task: Task, degree: int | Sequence[int], scale: float | None =
 
 def _by_products(task: Task, degrees: tuple[int, ...], scale: float | None) -> Fit:
     begin = time.monotonic()
-    lower, upper = task.domain.bounding_box()
     even = even_axes(task)
     rows = Rows.of(task, _sample(task, degrees, even), max(degrees), scale)
     index, matrix = tensor_matrix(rows, degrees, even)
@@ -126,7 +146,7 @@ def _by_products(task: Task, degrees: tuple[int, ...], scale: float | None) -> F
     coefficients = np.zeros(tuple(n + 1 for n in degrees))
     coefficients[index] = c
     estimate = _estimate(rows, matrix, c, degrees, begin)
-    return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), (coefficients,)), estimate)
+    return Fit.on(task, estimate, lambda: (coefficients,))
 
 
 def _by_axis(task: Task, degrees: tuple[int, ...]) -> Fit | None:
@@ -146,23 +166,20 @@ def _by_axis(task: Task, degrees: tuple[int, ...]) -> Fit | None:
     # the ends' equations hold to the accuracy of the arrays
     estimate = Estimate(found.residual, 0.0, 0.0, value, degrees, time.monotonic() - begin)
     arrays = tuple(a.reshape(shape) for a in found.arrays)
-    return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), arrays), estimate)
+    return Fit.on(task, estimate, lambda: arrays)
 
 
 def _by_total_degree(task: Task, degree: int, scale: float | None) -> Fit:
     begin = time.monotonic()
-    lower, upper = task.domain.bounding_box()
-    d, even = len(lower), even_axes(task)
+    d, even = task.domain.dimension, even_axes(task)
     rows = Rows.of(task, _sample(task, (degree,) * d, even), degree, scale)
     recurrence, matrix = total_matrix(rows, degree, even)
     c = solve_scaled(matrix[: rows.equations], rows.right)
     estimate = _estimate(rows, matrix, c, (degree,), begin)
     bits = 160 + 2 * degree
-    if np.all(np.isfinite(c)):
-        arrays = _expanded(recurrence.chebyshev(c, bits), estimate.residual, rows.speed, bits)
-    else:
-        arrays = (np.full((degree + 1,) * d, np.nan),)
-    return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), arrays), estimate)
+    if not np.all(np.isfinite(c)):
+        return Fit.on(task, estimate, lambda: (np.full((degree + 1,) * d, np.nan),))
+    return Fit.on(task, estimate, lambda: _expanded(recurrence.chebyshev(c, bits), estimate.residual, rows.speed, bits))
 
 
 def _by_modes(task: Task, degree: int) -> Fit | None:
@@ -178,8 +195,7 @@ def _by_modes(task: Task, degree: int) -> Fit | None:
     estimate = Estimate(found.residual, found.boundary, 0.0, value, (degree,), time.monotonic() - begin)
     bits = 160 + 2 * degree
     rows = Rows.of(task, _sample(task, (4, 4), even), 4, None)
-    arrays = _expanded(found.chebyshev(even, bits), found.residual, rows.speed, bits)
-    return Fit(Candidate(tuple(map(float, lower)), tuple(map(float, upper)), arrays), estimate)
+    return Fit.on(task, estimate, lambda: _expanded(found.chebyshev(even, bits), found.residual, rows.speed, bits))
 
 
 def _sample(task: Task, degrees: tuple[int, ...], even: tuple[bool, ...]) -> Sample:
@@ -252,23 +268,30 @@ def _expanded(exact: np.ndarray, residual: float, speed: float, bits: int) -> tu
 def fits(task: Task, deadline: float) -> Iterator[Fit]:
     """Yield solutions of increasing degree, those only that are expected to give a narrower enclosure than before.
 
+    Ends when two degrees in a row do not, or when a degenerate problem has shown nothing so far: its u is rough, and a
+    higher degree will not help soon.
+
     Parameters
     ----------
     task : Task
     deadline : float
         Of `time.monotonic`; a degree that would probably take longer is not tried.
     """
-    best: float = math.inf
-    scale, before, spent = None, 0, 0.0
+    best, idle = USELESS / GAIN, 0
+    scale, before, spent, elliptic = None, 0, 0.0, _elliptic(task)
     for degree in LADDER[task.domain.dimension]:
         begin = time.monotonic()
         if before and begin + spent * (degree / before) ** (2 * task.domain.dimension) > deadline:
             return
         fit = least_squares(task, degree, scale)
         before, spent = degree, time.monotonic() - begin
-        if fit.estimate.width < min(GAIN * best, USELESS):
-            best = fit.estimate.width
+        if fit.estimate.width < GAIN * best:
+            best, idle = fit.estimate.width, 0
             yield fit
+        elif best < NARROW or (best < USELESS and not elliptic):
+            idle += 1
+        if idle >= PATIENCE or (best >= USELESS and degree > ROUGH_DEGREE and not elliptic):
+            return
         if 0 < fit.estimate.value < math.inf and fit.estimate.residual < 1:
             scale = fit.estimate.value
 
