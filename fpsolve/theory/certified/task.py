@@ -13,12 +13,13 @@ from fpsolve.model.process import Process
 
 
 def corners(domain: Interval | Box | Ball | Sublevel) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return a box that surely holds the domain, shapes (d,): exact for boxes, rounded outwards for balls."""
+    """Return a box around the domain, shapes (d,): exact for boxes, rounded outwards for balls.
+
+    For sublevel sets it comes from a curve traced in floating point; that it holds the domain must be proved.
+    """
     if isinstance(domain, Ball):
         low = tuple(math.nextafter(c - domain.radius, -math.inf) for c in domain.center)
         return low, tuple(math.nextafter(c + domain.radius, math.inf) for c in domain.center)
-    if isinstance(domain, Sublevel):  # the component lies strictly inside of this box
-        return domain.lower, domain.upper
     lower, upper = domain.bounding_box()
     return tuple(float(a) for a in lower), tuple(float(b) for b in upper)
 
