@@ -35,7 +35,7 @@ from fpsolve.theory.certified.task import Task, corners
 from fpsolve.theory.theorem import THEOREMS, Bound
 
 log = logging.getLogger(__name__)
-BITS = 128
+BITS = 256  # polynomials in two and three variables are written in powers on the way, which costs digits
 BITS_1D = 512
 
 
@@ -196,7 +196,7 @@ def _improve(task: Task, setting: Setting, width: float, deadline: float, state:
     """Prove candidate after candidate; return what limited the width."""
     last = time.monotonic()
     failed = ""
-    for method, degree, candidate in candidates(task, width, deadline, lambda: state.width):
+    for method, degree, candidate in candidates(task, deadline):
         proved: dict[Side, Barrier] = {}
         if candidate is not None:
             effort = Effort(max(width, 0.01 * state.width), max(deadline, time.monotonic() + 1.0))

@@ -40,7 +40,7 @@ NARROW = 0.05  # an enclosure that shows convergence
 PATIENCE = 2
 LINE_BITS = 256
 TRUSTED = 0.3  # a tau solution with this residual is resolved: least squares would give the same
-ROUGH_DEGREE = 20
+ROUGH_DEGREE, ROUGH_SECONDS = 20, 0.2
 BALANCED_DEGREE = 16
 LEAST_PART = 0.45
 
@@ -268,8 +268,8 @@ def _expanded(exact: np.ndarray, residual: float, speed: float, bits: int) -> tu
 def fits(task: Task, deadline: float) -> Iterator[Fit]:
     """Yield solutions of increasing degree, those only that are expected to give a narrower enclosure than before.
 
-    Ends when two degrees in a row do not, or when a degenerate problem has shown nothing so far: its u is rough, and a
-    higher degree will not help soon.
+    Ends when two degrees in a row do not, or when a degenerate problem has shown nothing so far and becomes dear: its u
+    is rough, and a higher degree will not help soon.
 
     Parameters
     ----------
@@ -290,7 +290,8 @@ def fits(task: Task, deadline: float) -> Iterator[Fit]:
             yield fit
         elif best < NARROW or (best < USELESS and not elliptic):
             idle += 1
-        if idle >= PATIENCE or (best >= USELESS and degree > ROUGH_DEGREE and not elliptic):
+        rough = best >= USELESS and degree > ROUGH_DEGREE and spent > ROUGH_SECONDS and not elliptic
+        if idle >= PATIENCE or rough:
             return
         if 0 < fit.estimate.value < math.inf and fit.estimate.residual < 1:
             scale = fit.estimate.value

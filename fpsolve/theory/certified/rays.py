@@ -1,33 +1,62 @@
-"""A polynomial along rays: ``p(c + ρ g) = Σ_k ρ^k h_k(g)``, with one matrix product for all rays."""
+"""A polynomial along rays: ``p(c + ρ g) = Σ_k ρ^k h_k(g)``, with matrix products for all rays at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 from flint import arb, arb_mat, ctx
 
-from fpsolve.theory.certified.polynomial import Polynomial, Tensor, contract, matrix_of, precision, tensor
+from fpsolve.theory.certified.polynomial import (
+    Polynomial,
+    Tensor,
+    chebyshev_angles,
+    contract,
+    matrix_of,
+    precision,
+    tensor,
+    to_coefficients,
+)
 
 GUARD_BITS = 3  # per degree: Chebyshev coefficients grow by (1 + sqrt 2)^n when written in powers
 
 
-def total_degree(polynomial: Polynomial) -> int:
-    """Return the largest total degree with a coefficient other than the exact number 0."""
-    degrees = np.indices(polynomial.shape).sum(axis=0).ravel()
-    return max((int(k) for k, c in zip(degrees, polynomial.coefficients.ravel(), strict=True) if c != 0), default=0)
+def truncated(polynomial: Polynomial) -> tuple[Polynomial, int]:
+    """Return the polynomial without the coefficients of the highest total degrees that may be zero, and its degree.
+
+    Arithmetic leaves tiny balls about zero beyond the total degree. Their sizes go into the radius of the constant
+    coefficient, so the result still encloses p on the box, up to the factor 1.001 of points beyond it by rounding.
+    """
+    degrees = np.indices(polynomial.shape).sum(axis=0)
+    nonzero = np.array([not c.contains(0) for c in polynomial.coefficients.ravel()]).reshape(polynomial.shape)
+    m = int(degrees[nonzero].max(initial=0))
+    values = polynomial.coefficients.copy()
+    size = abs(values[degrees > m]).sum() * arb(1.001) if np.any(degrees > m) else arb(0)
+    values[degrees > m] = arb(0)
+    values.flat[0] = values.flat[0] + arb(0, 1) * arb(size)
+    return Polynomial(polynomial.lower, polynomial.upper, values), m
 
 
-def along_rays(polynomial: Polynomial, center: Sequence[float], directions: Sequence[Tensor]) -> Tensor:
-    """Return the coefficients h_k of ρ^k, k = 0 … total degree, shape (m+1, N).
+def along_rays(
+    polynomial: Polynomial,
+    degree: int,
+    center: Sequence[float],
+    directions: Sequence[Tensor],
+    radii: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the Chebyshev coefficients in s of ``p(c + ρ(s) g)``, shape (degree + 1, N); see `truncated`.
 
     Parameters
     ----------
+    polynomial, degree : Polynomial, int
+        Of that total degree.
     directions : d arrays of N balls
         g; of the size of the domain, so that ρ is about 1 at its boundary.
+    radii : callable
+        ρ(s), affine, at numbers s of [-1, 1].
     """
-    m, d = total_degree(polynomial), polynomial.dimension
+    m, d = degree, polynomial.dimension
     with precision(ctx.prec + GUARD_BITS * max(polynomial.shape)):
         values = polynomial.coefficients
         for axis in range(d):
@@ -38,10 +67,19 @@ def along_rays(polynomial: Polynomial, center: Sequence[float], directions: Sequ
         for row, alpha in enumerate(orders):
             table[row, sum(alpha)] = values[alpha]
         scaled = [g / polynomial.half(i) for i, g in enumerate(directions)]
-        return tensor(
-            (matrix_of(table.T) * matrix_of(_monomials(scaled, orders, values.shape))).entries(),
-            (m + 1, len(directions[0])),
-        )
+        nodes = np.array([angle.cos() for angle in chebyshev_angles(m + 1)], dtype=object)
+        series = to_coefficients(m + 1) * matrix_of(_powers(radii(nodes), m)) * matrix_of(table.T)
+        result = series * matrix_of(_monomials(scaled, orders, values.shape))
+        return tensor(result.entries(), (m + 1, len(directions[0])))
+
+
+def _powers(x: Tensor, degree: int) -> Tensor:
+    """Return x^k for k = 0 … degree, shape (len(x), degree+1)."""
+    rows = np.empty((len(x), degree + 1), dtype=object)
+    rows[:, 0] = arb(1)
+    for k in range(1, degree + 1):
+        rows[:, k] = rows[:, k - 1] * x
+    return rows
 
 
 def _shifted(polynomial: Polynomial, axis: int, center: float) -> arb_mat:

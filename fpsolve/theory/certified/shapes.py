@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from flint import arb, arb_mat
+from flint import arb
 
 from fpsolve.theory.certified.angular import Angular, Kind, equispaced, trigonometric_coefficients
 from fpsolve.theory.certified.polynomial import (
@@ -14,11 +14,10 @@ from fpsolve.theory.certified.polynomial import (
     Tensor,
     chebyshev_angles,
     contract,
-    matrix_of,
     tensor,
     to_coefficients,
 )
-from fpsolve.theory.certified.rays import along_rays, total_degree
+from fpsolve.theory.certified.rays import along_rays, truncated
 
 
 def on_box(polynomial: Polynomial) -> Angular:
@@ -32,16 +31,17 @@ def on_ball(polynomial: Polynomial, center: Sequence[float], radius: float) -> A
 
     The angles θ of n: (cos θ, sin θ) in the plane, (sin α cos β, sin α sin β, cos α) in space.
     """
-    d, m = polynomial.dimension, total_degree(polynomial)
+    d = polynomial.dimension
     if d == 1:
         # rounded outwards: slightly more than the ball
         low, high = math.nextafter(center[0] - radius, -math.inf), math.nextafter(center[0] + radius, math.inf)
         interval = polynomial.moved((low,), (high,))
         return Angular(_kinds("cos", 1), interval.coefficients, ((0.0, 1.0),))
+    polynomial, m = truncated(polynomial)
     count = 2 * m + 2
     directions = _directions(d, count)
-    values = along_rays(polynomial, center, [arb(radius) * n.ravel() for n in directions])
-    values = contract(_powers_of_cosine(m), values, 0).reshape(m + 1, *directions[0].shape)
+    values = along_rays(polynomial, m, center, [arb(radius) * n.ravel() for n in directions], lambda s: s)
+    values = values.reshape(m + 1, *directions[0].shape)
     matrix = trigonometric_coefficients(count, m)
     for axis in range(1, d):
         values = contract(matrix, values, axis)
@@ -51,7 +51,7 @@ def on_ball(polynomial: Polynomial, center: Sequence[float], radius: float) -> A
 
 def on_sphere(polynomial: Polynomial, center: Sequence[float], radius: float) -> Angular:
     """Return p on the sphere (d = 2, 3) in the angles of the unit vector."""
-    m = total_degree(polynomial)
+    polynomial, m = truncated(polynomial)
     count = 2 * m + 2
     directions = _directions(polynomial.dimension, count)
     points = [(arb(c) + arb(radius) * n).ravel() for c, n in zip(center, directions, strict=True)]
@@ -68,18 +68,17 @@ def on_sector(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Seq
 
     The angles are those of ``2ρ - 1 = cos φ`` and ``t = cos ψ``.
     """
-    m = total_degree(polynomial)
+    polynomial, m = truncated(polynomial)
     along = m * (len(arc) - 1)
-    values = along_rays(polynomial, center, _arc_offsets(center, arc, scale, along + 1))
-    rho = np.array([(1 + a.cos()) / 2 for a in chebyshev_angles(m + 1)], dtype=object)
-    values = contract(to_coefficients(m + 1) * matrix_of(_powers(rho, m)), values, 0)
+    values = along_rays(polynomial, m, center, _arc_offsets(center, arc, scale, along + 1), lambda s: (1 + s) / 2)
     values = contract(to_coefficients(along + 1), values, 1)
     return Angular(_kinds("cos", 2), values, ((0.0, 1.0), (0.0, 1.0)))
 
 
 def on_arc(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequence[float]], scale: float) -> Angular:
     """Return p on ``c + scale (γ(t) - c)``, t = cos ψ in [-1, 1], γ a Bézier arc."""
-    count = total_degree(polynomial) * (len(arc) - 1) + 1
+    polynomial, m = truncated(polynomial)
+    count = m * (len(arc) - 1) + 1
     points = [arb(c) + g for c, g in zip(center, _arc_offsets(center, arc, scale, count), strict=True)]
     return Angular(_kinds("cos", 1), contract(to_coefficients(count), polynomial.at(points), 0), ((0.0, 1.0),))
 
@@ -100,21 +99,6 @@ def _arc_offsets(center: Sequence[float], arc: Sequence[Sequence[float]], scale:
 
 def _kinds(kind: Kind, count: int) -> tuple[Kind, ...]:
     return (kind,) * count
-
-
-def _powers(x: Tensor, degree: int) -> Tensor:
-    """Return x^k for k = 0 … degree, shape (len(x), degree+1)."""
-    rows = np.empty((len(x), degree + 1), dtype=object)
-    rows[:, 0] = arb(1)
-    for k in range(1, degree + 1):
-        rows[:, k] = rows[:, k - 1] * x
-    return rows
-
-
-def _powers_of_cosine(degree: int) -> arb_mat:
-    """Return the matrix from coefficients of cos^k φ to those of cos kφ."""
-    nodes = np.array([a.cos() for a in chebyshev_angles(degree + 1)], dtype=object)
-    return to_coefficients(degree + 1) * matrix_of(_powers(nodes, degree))
 
 
 def _directions(dimension: int, count: int) -> list[Tensor]:
