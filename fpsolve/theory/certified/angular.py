@@ -72,6 +72,21 @@ class Angular:
         """Return -F."""
         return Angular(self.kinds, -self.coefficients, self.spans)
 
+    def trimmed(self, relative: float) -> Angular:
+        """Return F without high frequencies ("cos" only) of that relative size; their sum widens the constant term."""
+        values = self.coefficients
+        sizes = np.array([float(abs(c).upper()) for c in values.ravel()]).reshape(values.shape)
+        allowed = relative * float(sizes.sum())
+        keep = []
+        for axis, kind in enumerate(self.kinds):
+            others = tuple(k for k in range(values.ndim) if k != axis)
+            tails = np.cumsum(sizes.sum(axis=others)[::-1])[::-1]
+            keep.append(max(1, int(np.count_nonzero(tails > allowed))) if kind == "cos" else values.shape[axis])
+        kept = values[tuple(slice(0, n) for n in keep)].copy()
+        lost = abs(values).sum() - abs(kept).sum()
+        kept.flat[0] = kept.flat[0] + arb(0, 1) * arb(lost).max(arb(0)).upper()
+        return Angular(self.kinds, kept, self.spans)
+
     def degree(self, axis: int) -> int:
         """Return m of that angle."""
         size = int(self.coefficients.shape[axis])

@@ -20,6 +20,9 @@ from fpsolve.theory.certified.polynomial import (
 from fpsolve.theory.certified.rays import along_rays, truncated
 
 
+TINY = 1e-24  # frequencies of that relative size along arcs are left out, and accounted for
+
+
 def on_box(polynomial: Polynomial) -> Angular:
     """Return p on its own box, ``x_i = middle_i + half_i cos φ_i``."""
     d = polynomial.dimension
@@ -72,7 +75,7 @@ def on_sector(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Seq
     along = m * (len(arc) - 1)
     values = along_rays(polynomial, m, center, _arc_offsets(center, arc, scale, along + 1), lambda s: (1 + s) / 2)
     values = contract(to_coefficients(along + 1), values, 1)
-    return Angular(_kinds("cos", 2), values, ((0.0, 1.0), (0.0, 1.0)))
+    return Angular(_kinds("cos", 2), values, ((0.0, 1.0), (0.0, 1.0))).trimmed(TINY)
 
 
 def on_arc(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequence[float]], scale: float) -> Angular:
@@ -80,7 +83,8 @@ def on_arc(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequen
     polynomial, m = truncated(polynomial)
     count = m * (len(arc) - 1) + 1
     points = [arb(c) + g for c, g in zip(center, _arc_offsets(center, arc, scale, count), strict=True)]
-    return Angular(_kinds("cos", 1), contract(to_coefficients(count), polynomial.at(points), 0), ((0.0, 1.0),))
+    values = contract(to_coefficients(count), polynomial.at(points), 0)
+    return Angular(_kinds("cos", 1), values, ((0.0, 1.0),)).trimmed(TINY)
 
 
 def _arc_offsets(center: Sequence[float], arc: Sequence[Sequence[float]], scale: float, count: int) -> list[Tensor]:
