@@ -19,7 +19,6 @@ from fpsolve.theory.certified.polynomial import (
 )
 from fpsolve.theory.certified.rays import along_rays, truncated
 
-
 TINY = 1e-24  # frequencies of that relative size along arcs are left out, and accounted for
 
 
