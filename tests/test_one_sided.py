@@ -176,6 +176,13 @@ def test_no_supersolution_where_the_process_never_leaves():
     assert search(task, 6, "upper") is None
 
 
+def test_coefficients_that_are_singular_on_the_boundary():
+    process = diffusion_process(["-1/(2*x)"], [["x"]], ["x"])
+    task = Task(process, Interval(0.0, 1.0), (), np.array([[0.5]]))
+    bound = search(task, 6, "lower")  # no candidate is asked for; no error either
+    assert bound is None or bound.value > 0
+
+
 def test_deadline_is_kept():
     task = make_task(OU, RANK_ONE, 1.0, DISC)
     began = time.monotonic()

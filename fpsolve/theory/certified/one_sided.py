@@ -29,7 +29,9 @@ from fpsolve.theory.certified.task import Candidate, Task
 
 ROUNDS = 16  # of cutting planes
 FINER = 4.0  # points of the check per degree and axis
-FIRST_PENALTY = 1e-2
+FIRST_PENALTY = 1e-2  # of slack, once a programme turned out unbounded; lowered as cuts are added
+# of the first programme and of the next ones per loss: a less accurate solution is more central and violates less
+FIRST_ACCURACY, ACCURACY = 1e-3, 0.3
 GRIDS = 3  # grids tried, each half as fine again, when the programme is unbounded
 
 
@@ -139,11 +141,13 @@ def search(
     best: Bound | None = None
     density = _density(task)
     for _ in range(GRIDS):
-        best, bounded = _with_cuts(state, density)
-        if bounded or time.monotonic() > deadline:
+        found, bounded = _with_cuts(state, density)
+        if found is not None and (best is None or state.sign * (best.value - found.value) > 0):
+            best = found
+        if bounded or state.stop():
             break
         density *= 1.5
-    return best
+    return None if best is None or best.value <= 0 else best  # 0 is a bound without any candidate
 
 
 def _density(task: Task) -> float:
@@ -177,11 +181,11 @@ class _Search:
 def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
     """Solve on a grid and on its extensions; also tell whether the programme was bounded."""
     task, space, sign, tolerance = search.task, search.space, search.sign, search.tolerance
-    check = int(FINER * space.degree) + 8
+    check = int((FINER if len(space.lower) < 3 else 0.6 * FINER) * space.degree) + 8
     fine = points(task, check, 4 * check if len(space.lower) == 2 else check)
     programme = _programme(task, space, points(task, int(density * space.degree) + 4), sign, tolerance)
-    goal = 0.03 * tolerance
-    penalty, drop, best, solved, before = goal, 0.1, None, False, np.nan
+    goal = 0.1 * tolerance
+    penalty, drop, best, solved, before, accuracy = goal, 0.1, None, False, np.nan, max(FIRST_ACCURACY, tolerance)
     for k in range(ROUNDS):
         cost = programme.cost + penalty * programme.total
         limit = 1e3 * (abs(float(cost @ programme.start)) + 1 / programme.weight)
@@ -190,25 +194,28 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
             sign * programme.right,
             sign * cost,
             programme.start,
-            0.1 * tolerance,
+            accuracy,
             stop=search.stop,
             limit=limit,
         )
         failed = not (optimum.gap < 0.05 and optimum.infeasibility < 0.05)
         verdict = judge(task, Polynomial(space, programme.plain(optimum.z)), fine, np.pi / check, sign, tolerance)
+        solved = solved or not failed
         if np.isfinite(verdict.value) and (best is None or sign * (best.value - verdict.value) > 0):
             best = search.bound(verdict, programme, k + 1)
-        solved = solved or not failed
         steady = penalty <= goal or abs(verdict.value - before) < tolerance * abs(verdict.value)
-        if search.stop() or (verdict.loss < tolerance and steady and not failed):
+        done = verdict.loss < tolerance and steady and accuracy <= tolerance and not failed
+        if done or search.stop():
             break
         if failed and sign * float(cost @ optimum.z) > 0 and optimum.infeasibility > 1e-3:
             return best, True  # no such polynomial
         programme = programme.with_points(task, space, verdict.violated)
+        before = verdict.value
         if failed:  # unbounded between the points, most often
-            penalty, drop = max(FIRST_PENALTY, 10 * penalty), 0.3
+            penalty, drop = max(10 * penalty, FIRST_PENALTY), 0.3
         else:
-            before, penalty = verdict.value, max(goal, drop * penalty)
+            penalty = max(goal, drop * penalty)
+            accuracy = max(min(accuracy, ACCURACY * verdict.loss), 0.5 * tolerance)
     return best, solved
 
 
@@ -223,7 +230,9 @@ def _rows(task: Task, space: Basis, at: Points, weight: float, margin: float) ->
     if len(at.reflecting):
         rows.append(weight * space.gradient(at.reflecting, at.conormal))
         right.append(margin * np.linalg.norm(at.conormal, axis=1))
-    return np.concatenate(rows), np.concatenate(right)
+    matrix = np.concatenate(rows)
+    defined = np.isfinite(matrix).all(axis=1)  # coefficients may be singular on the boundary
+    return matrix[defined], np.concatenate(right)[defined]
 
 
 def _programme(task: Task, space: Basis, at: Points, sign: float, tolerance: float) -> Programme:
@@ -246,6 +255,6 @@ def _programme(task: Task, space: Basis, at: Points, sign: float, tolerance: flo
         if not typical > 0 or 0.1 < weight * typical < 10:
             break
         weight = 1 / typical
-    total = matrix[: len(at.inside)].mean(axis=0) / weight
+    total = matrix[right == 1].mean(axis=0) / weight
     size = np.sqrt(len(matrix))  # rows of norm about sqrt(n) instead of sqrt(n/m)
     return Programme(size * matrix, right, size * cost, size * total, triangle / size, start / size, weight, margin)

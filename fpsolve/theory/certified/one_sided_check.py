@@ -12,7 +12,7 @@ from fpsolve.model.domains import Ball, Sublevel
 from fpsolve.theory.certified.one_sided_rows import Basis, Points, Polynomial
 from fpsolve.theory.certified.task import Task
 
-CELLS = 4000  # places at most that are searched more closely
+NEIGHBOURS = 100_000  # points at most of a closer search
 STEPS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # of the spacing
 
 
@@ -55,7 +55,8 @@ def judge(task: Task, w: Polynomial, fine: Points, spacing: float, sign: float, 
     """
 
     def rate(x: np.ndarray) -> np.ndarray:
-        return sign * (w.minus_generator(task.process, x) - 1)
+        excess = sign * (w.minus_generator(task.process, x) - 1)
+        return np.where(np.isfinite(excess), excess, np.inf)
 
     def edge(x: np.ndarray) -> np.ndarray:
         return sign * w.values(x)
@@ -91,7 +92,7 @@ def _closer(
         return x, values
     steps = np.array(list(product(STEPS, repeat=x.shape[1])))
     lowest = worst(space, x, values, np.inf)
-    lowest = lowest[np.argsort(values[lowest])[:CELLS]]
+    lowest = lowest[np.argsort(values[lowest])[: NEIGHBOURS // len(steps)]]
     around, found, lows = x[lowest], [x], [values]
     for scale in (spacing, 0.3 * spacing):
         near = _neighbours(task, space, around, scale * steps, edge)

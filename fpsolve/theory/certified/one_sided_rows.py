@@ -107,7 +107,8 @@ def _terms(f: np.ndarray, a: np.ndarray, d: int) -> list[tuple[tuple[int, ...], 
         for j in range(i + 1):
             orders = tuple(int(k == i) + int(k == j) for k in range(d))
             terms.append((orders, a[:, i, j] * (1 if i == j else 2)))
-    return [(orders, weight) for orders, weight in terms if np.any(weight)]
+    # where a coefficient is infinite the rows are left out: nan without a warning
+    return [(orders, np.where(np.isfinite(weight), weight, np.nan)) for orders, weight in terms if np.any(weight)]
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,22 @@ class Polynomial:
     def _tensor(self) -> np.ndarray:
         return self.basis.tensor(self.coefficients)
 
-    def _sum(self, factors: list[np.ndarray]) -> np.ndarray:
-        partial = np.tensordot(factors[0], self._tensor, axes=(1, 0))
-        for factor in factors[1:]:
-            partial = np.einsum("pj,pj...->p...", factor, partial)
-        return partial
+    def _sums(self, x: np.ndarray, derivatives: list[tuple[int, ...]]) -> list[np.ndarray]:
+        """Return derivatives of w, each given by its orders in the variables, at the points x (p, d)."""
+        factors = self.basis.factors(x)
+        partial: dict[tuple[int, ...], np.ndarray] = {}
+
+        def contracted(orders: tuple[int, ...]) -> np.ndarray:
+            if orders not in partial:
+                k = len(orders) - 1
+                factor = factors[k][orders[-1]]
+                if k == 0:
+                    partial[orders] = np.tensordot(factor, self._tensor, axes=(1, 0))
+                else:
+                    partial[orders] = np.einsum("pj,pj...->p...", factor, contracted(orders[:-1]))
+            return partial[orders]
+
+        return [contracted(orders) for orders in derivatives]
 
     def _chunks(self, x: np.ndarray) -> list[np.ndarray]:
         size = max(1, CHUNK // (self.basis.degree + 1) ** max(1, x.shape[1] - 1))
@@ -139,24 +151,23 @@ class Polynomial:
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return w at the points x (p, d), shape (p,)."""
-        parts = [self._sum([f[0] for f in self.basis.factors(part)]) for part in self._chunks(x)]
-        return np.concatenate(parts)
+        order = (0,) * x.shape[1]
+        return np.concatenate([self._sums(part, [order])[0] for part in self._chunks(x)])
 
     def gradient(self, x: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Return direction·∇w at the points x (p, d), shape (p,)."""
-        factors, d = self.basis.factors(x), x.shape[1]
-        total = np.zeros(len(x))
-        for i in range(d):
-            total += direction[:, i] * self._sum([f[int(i == k)] for k, f in enumerate(factors)])
-        return total
+        d = x.shape[1]
+        slopes = self._sums(x, [tuple(int(i == k) for k in range(d)) for i in range(d)])
+        return np.asarray(sum(direction[:, i] * slope for i, slope in enumerate(slopes)))
 
     def minus_generator(self, process: Process, x: np.ndarray) -> np.ndarray:
         """Return -A w at the points x (p, d), shape (p,)."""
         parts = []
         for part in self._chunks(x):
-            factors, total = self.basis.factors(part), np.zeros(len(part))
-            for which, weight in _terms(process.drift(part), process.diffusion(part), x.shape[1]):
-                total -= weight * self._sum([f[k] for f, k in zip(factors, which, strict=True)])
+            terms = _terms(process.drift(part), process.diffusion(part), x.shape[1])
+            sums, total = self._sums(part, [orders for orders, _ in terms]), np.zeros(len(part))
+            for (_, weight), values in zip(terms, sums, strict=True):
+                total -= weight * values
             parts.append(total)
         return np.concatenate(parts)
 
