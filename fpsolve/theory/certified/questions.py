@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from fpsolve.theory.certified.angular import Angular, Range, least, two_sided
 from fpsolve.theory.certified.coefficients import coefficients_of
 from fpsolve.theory.certified.generator import Coefficient, Generator
 from fpsolve.theory.certified.one_sided_rows import basis, points
+from fpsolve.theory.certified.one_sided_solver import minimise
 from fpsolve.theory.certified.polynomial import Polynomial, exact_points, tensor
 from fpsolve.theory.certified.reachability import unreachable_parts
 from fpsolve.theory.certified.setting import Piece, Setting
@@ -33,6 +34,9 @@ DEGREES = {1: (24, 48, 96, 160), 2: (16, 22), 3: (6, 9)}
 DENSITY, BOUNDARY_WEIGHT = 2.0, 0.03
 #: Points per degree and axis of the finer grid.
 FINE = {1: 12, 2: 4, 3: 2}
+#: Linear programmes: density of the finer grid, rounds of cutting planes, violation and number of points added.
+CORNER_ZONE, CORNER_POINTS = 3.0, 41
+FINER, ROUNDS, VIOLATION, MOST_ADDED = 5, 8, 1e-6, 1500
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,17 @@ class Problem:
 
 
 def _piece_range(piece: Piece) -> Range:
-    return two_sided(piece) if isinstance(piece, Angular) else Range(below(piece), above(piece))
+    """Return the range on a piece of the boundary: two-sided first, by cells where that is coarse."""
+    if not isinstance(piece, Angular):
+        return Range(below(piece), above(piece))
+    found = two_sided(piece)
+    spread = found.upper - found.lower
+    if not math.isfinite(spread) or piece.coefficients.ndim > 2:
+        return found
+    until, tolerance = time.monotonic() + 2.0, 1e-4 * spread
+    low = least(piece, tolerance, math.inf, -math.inf, until)[0]
+    high = -least(piece.negative(), tolerance, math.inf, -math.inf, until)[0]
+    return Range(max(found.lower, low), min(found.upper, high))
 
 
 def size(found: Range) -> float:
@@ -152,6 +166,7 @@ class Solver:
         self.space = basis(task, degree, tensor=isinstance(task.domain, (Interval, Box)))
         at = points(task, int(DENSITY * degree) + 6)
         self.inside, self.absorbing = at.inside, at.absorbing
+        self.symmetric = symmetric
         self.apply = self.space.minus_generator(task.process, at.inside)
         self.values = self.space.values(at.inside)
         extent = float(np.max(self.space.upper - self.space.lower)) / 2
@@ -176,6 +191,22 @@ class Solver:
         scale = np.linalg.norm(rows, axis=0) + 1e-300
         return np.asarray(np.linalg.lstsq(rows / scale, target, rcond=1e-15)[0] / scale)
 
+    def at(self, p: Polynomial) -> np.ndarray:
+        """Return a polynomial at the points of Ω, in floating point."""
+        return _floats_at(p, self.inside)
+
+    def edge_values(self, values: Mapping[str, float]) -> np.ndarray | float:
+        """Return numbers given for each part of S at the points of S."""
+        if self.symmetric:
+            return next(iter(values.values()))
+        return np.concatenate([np.full(len(self.part(name, 1.0)), values[name]) for name in self.task.absorbing])
+
+    def part(self, name: str, density: float) -> np.ndarray:
+        """Return points of one part of S, `density` times as many along each axis as in `absorbing`."""
+        others = tuple(other for other in self.task.domain.names if other != name)
+        count = int(density * (int(DENSITY * self.space.degree) + 6))
+        return points(replace(self.task, unreachable=others), count).absorbing
+
     def principal(self, iterations: int = 60) -> tuple[float, np.ndarray]:
         """Return about the principal Dirichlet eigenvalue of -A, and its function's values, by inverse iteration."""
         rows = np.concatenate([self.apply, self.boundary])
@@ -199,3 +230,78 @@ class Solver:
     def tensor(self, c: np.ndarray) -> np.ndarray:
         """Return the coefficients as an array of shape (degree+1,)*d."""
         return self.space.tensor(c)
+
+
+def _floats_at(p: Polynomial, x: np.ndarray) -> np.ndarray:
+    """Return p at points (n, d), in floating point."""
+    low, high = np.array(p.lower), np.array(p.upper)
+    t = np.clip((2 * x - low - high) / (high - low), -1, 1)
+    values: np.ndarray = p.coefficients.astype(float)
+    vectors = [np.polynomial.chebyshev.chebvander(t[:, i], n - 1) for i, n in enumerate(p.shape)]
+    values = np.tensordot(vectors[0], values, axes=1)
+    for vector in vectors[1:]:
+        values = np.einsum("nk...,nk->n...", values, vector)
+    return np.asarray(values)
+
+
+def _near_corners(solver: Solver) -> np.ndarray:
+    """Return points near the corners of a box in the plane, where data that jump make w steep."""
+    low, high = solver.space.lower, solver.space.upper
+    if len(low) != 2 or not isinstance(solver.task.domain, Box):
+        return np.zeros((0, len(low)))
+    t = np.cos(np.linspace(0.0, CORNER_ZONE * np.pi / solver.space.degree, CORNER_POINTS))
+    ends = np.concatenate([t, -t])
+    grid = np.stack(np.meshgrid(ends, ends, indexing="ij"), axis=-1).reshape(-1, 2)
+    return (low + high) / 2 + grid * (high - low) / 2
+
+
+def one_sided_solution(
+    solver: Solver, right: Polynomial, values: Mapping[str, float], kind: str, starts: np.ndarray, deadline: float
+) -> np.ndarray:
+    """Minimise (maximise) w at the starts with ``-A w >= right`` and ``w >= values`` on S (both ``<=``).
+
+    A linear programme on a grid, to which points of a finer one are added where they are violated.
+
+    Parameters
+    ----------
+    right : Polynomial
+    values : dict
+        For each part of S.
+    kind : "upper" or "lower"
+    """
+    sign, process = 1.0 if kind == "upper" else -1.0, solver.task.process
+
+    def rows_at(inside: np.ndarray, density: float) -> tuple[np.ndarray, np.ndarray]:
+        edges = [(solver.part(name, density), value) for name, value in values.items()]
+        rows = [solver.space.minus_generator(process, inside)]
+        rows += [solver.weight * solver.space.values(x) for x, _ in edges]
+        bound = [_floats_at(right, inside), *(np.full(len(x), solver.weight * value) for x, value in edges)]
+        return np.concatenate(rows), np.concatenate(bound)
+
+    rows, bound = rows_at(solver.inside, 1.0)
+    scale = np.linalg.norm(rows, axis=0) + 1e-300
+    q, triangle = np.linalg.qr(rows / scale)
+    weak = np.abs(np.diag(triangle)) <= 1e-12
+    triangle[weak, weak] += 1.0
+    inverse = np.linalg.inv(triangle) / scale[:, None]
+    cost = inverse.T @ solver.space.values(starts).mean(axis=0)
+    fine = points(solver.task, FINER * solver.space.degree + 11).inside
+    if len(set(values.values())) > 1:
+        fine = np.concatenate([fine, _near_corners(solver)])
+    more, more_bound = rows_at(fine, FINER)
+    more = more @ inverse
+    unit, start, added = np.sqrt(len(rows)), q.T @ bound, np.zeros(len(more), dtype=bool)
+    for _ in range(ROUNDS):
+        matrix, limit = np.concatenate([q, more[added]]), np.concatenate([bound, more_bound[added]])
+        optimum = minimise(
+            sign * unit * matrix, sign * limit, sign * unit * cost, start / unit, 1e-6,
+            stop=lambda: time.monotonic() > deadline,
+        )  # fmt: skip
+        start = unit * optimum.z
+        lacking = sign * (more_bound - more @ start)
+        violated = (lacking > VIOLATION * solver.weight) & ~added
+        if not violated.any() or time.monotonic() > deadline:
+            break
+        worst = np.flatnonzero(violated)
+        added[worst[np.argsort(-lacking[worst])][:MOST_ADDED]] = True
+    return np.asarray(inverse @ start)
