@@ -151,17 +151,18 @@ def local_polynomials(function: Angular) -> Cells:
     nodes = NODES[d - 1]
     values, away = floats_of(function.coefficients)
     total = above(abs(function.coefficients).sum())
-    remainder, growth, norms, sizes = arb(away), arb(1), 1.0, 0
+    remainder, growth, norms, exact, sizes = arb(away), arb(1), 1.0, arb(1), 0
     for axis, kind in enumerate(function.kinds):
         m, (first, last), count = function.degree(axis), function.spans[axis], counts[axis]
         half = arb.pi() * (arb(last) - arb(first)) / (2 * count)
-        matrix, norm = _local(kind, m, first, last, count, nodes, ctx.prec)
-        sizes, norms = sizes + matrix.shape[1] + 4, norms * norm
+        matrix, norm, lost = _local(kind, m, first, last, count, nodes, ctx.prec)
+        sizes, norms, exact = sizes + matrix.shape[1] + 4, norms * norm, exact * (arb(norm) + arb(lost))
         values = np.moveaxis(np.tensordot(matrix, values, axes=(1, axis)), 0, axis)
         remainder += growth * total * (m * half) ** nodes / (arb(2) ** (nodes - 1) * arb(math.factorial(nodes)))
         growth = growth * (2 / arb.pi() * arb(nodes + 1).log() + 1)  # the Lebesgue constant
     # rounding of the products: see `fpsolve.theory.certified.cells`; the matrices are rounded to floats as well
     remainder += arb(total) * arb(norms) * (2 * sizes * UNIT)
+    remainder += arb(total) * (exact - arb(norms) * (1 - 8 * UNIT))  # the radii of the matrices' entries
     values = values.reshape([n for count in counts for n in (count, nodes)])
     values = values.transpose([2 * i for i in range(d)] + [2 * i + 1 for i in range(d)])
     values = np.ascontiguousarray(values.reshape(-1, *([nodes] * d)))
@@ -178,10 +179,10 @@ def _counts(function: Angular) -> list[int]:
 @lru_cache(maxsize=64)
 def _local(
     kind: Kind, degree: int, first: float, last: float, count: int, size: int, bits: int
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float, float]:
     """Return the matrix (count·K × n) from coefficients to K = `size` local Chebyshev coefficients on the cells.
 
-    Besides the largest sum of absolute local coefficients of one basis function on one cell.
+    Besides the largest sum of absolute local coefficients of one basis function on one cell, and of their radii.
     """
     half = arb.pi() * (arb(last) - arb(first)) / (2 * count)
     nodes = [angle.cos() for angle in chebyshev_angles(size)]
@@ -190,7 +191,8 @@ def _local(
     local = contract(to_coefficients(size), values.reshape(count, size, -1), 1)
     matrix = np.array([float(b.mid()) for b in local.ravel()]).reshape(local.shape)
     norm = float(np.abs(matrix).sum(axis=1).max()) * (1 + 1e-9)
-    return matrix.reshape(count * size, -1), norm
+    lost = size * max(float(b.rad()) for b in local.ravel()) * (1 + 1e-9)
+    return matrix.reshape(count * size, -1), norm, lost
 
 
 def least(function: Angular, tolerance: float, enough: float, hopeless: float, deadline: float) -> tuple[float, float]:
