@@ -85,7 +85,8 @@ class Barrier:
         The rounding of s is at most 4 units; ``|T_k'| <= k²``; sums of N terms err by N units of Σ|c|.
         """
         lower, upper = np.array(self.lower_corner), np.array(self.upper_corner)
-        s = np.clip((2 * x - lower - upper) / (upper - lower), -1.0, 1.0)
+        # both differences are small where x is: 2x - lower - upper would lose digits far from the origin
+        s = np.clip(((x - lower) - (upper - x)) / (upper - lower), -1.0, 1.0)
         values = np.zeros(len(x))
         error = 0.0
         for part in self.coefficients:
