@@ -14,6 +14,7 @@ from flint import arb
 
 from fpsolve.theory.balls import above, below
 from fpsolve.theory.certified.angular import Angular, two_sided
+from fpsolve.theory.certified.cells import UNIT
 from fpsolve.theory.certified.generator import Coefficient
 from fpsolve.theory.certified.polynomial import Polynomial, from_grid
 from fpsolve.theory.certified.setting import Setting, Side, on_face, side
@@ -57,6 +58,7 @@ def _paraboloid(w: Polynomial, weights: dict[int, float]) -> Polynomial:
         values[tuple(index)] += share
         index[axis] = 2
         values[tuple(index)] += share
+    values.flat[0] *= 1 + 8 * UNIT  # z >= 0 although sums are rounded
     return Polynomial.of_floats(w.lower, w.upper, [values])
 
 
