@@ -1,7 +1,7 @@
 """Measure the package: docker/run python benchmarks/run.py [PART...].
 
 Parts: cost, data, evolution, jit, orders, degenerate, rotation, small_noise, schemes, corrections, simulate,
-transfer. Without one, all run. README.md has figures.
+transfer, certified. Without one, all run. README.md has figures.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PARTS = (
     "corrections",
     "simulate",
     "transfer",
+    "certified",
 )
 
 
