@@ -32,6 +32,7 @@ FINER = 4.0  # points of the check per degree and axis
 FIRST_PENALTY = 1e-2  # of slack, once a programme turned out unbounded; lowered as cuts are added
 # of the first programme and of the next ones per loss: a less accurate solution is more central and violates less
 FIRST_ACCURACY, ACCURACY = 1e-3, 0.3
+PATIENCE = 4  # rounds that may pass without a better candidate once one is nearly good enough
 GRIDS = 3  # grids tried, each half as fine again, when the programme is unbounded
 
 
@@ -186,6 +187,7 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
     programme = _programme(task, space, points(task, int(density * space.degree) + 4), sign, tolerance)
     goal = 0.1 * tolerance
     penalty, drop, best, solved, before, accuracy = goal, 0.1, None, False, np.nan, max(FIRST_ACCURACY, tolerance)
+    improved = 0
     for k in range(ROUNDS):
         cost = programme.cost + penalty * programme.total
         limit = 1e3 * (abs(float(cost @ programme.start)) + 1 / programme.weight)
@@ -202,10 +204,13 @@ def _with_cuts(search: _Search, density: float) -> tuple[Bound | None, bool]:
         verdict = judge(task, Polynomial(space, programme.plain(optimum.z)), fine, np.pi / check, sign, tolerance)
         solved = solved or not failed
         if np.isfinite(verdict.value) and (best is None or sign * (best.value - verdict.value) > 0):
+            if best is None or abs(best.value - verdict.value) > tolerance * abs(verdict.value):
+                improved = k
             best = search.bound(verdict, programme, k + 1)
         steady = penalty <= goal or abs(verdict.value - before) < tolerance * abs(verdict.value)
         done = verdict.loss < tolerance and steady and accuracy <= tolerance and not failed
-        if done or search.stop():
+        stalled = best is not None and best.loss < 10 * tolerance and k >= improved + PATIENCE
+        if done or stalled or search.stop():
             break
         if failed and sign * float(cost @ optimum.z) > 0 and optimum.infeasibility > 1e-3:
             return best, True  # no such polynomial

@@ -12,7 +12,7 @@ from fpsolve.model.domains import Ball, Sublevel
 from fpsolve.theory.certified.one_sided_rows import Basis, Points, Polynomial
 from fpsolve.theory.certified.task import Task
 
-NEIGHBOURS = 100_000  # points at most of a closer search
+NEIGHBOURS = 50_000  # points at most of a closer search
 STEPS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # of the spacing
 
 

@@ -19,7 +19,7 @@ from fpsolve.model.levelset import Planar
 from fpsolve.model.process import Process
 from fpsolve.theory.certified.task import Task
 
-CHUNK = 4_000_000  # entries of a temporary array
+CHUNK = 200_000  # entries of a temporary array: it should stay in the cache
 
 
 @dataclass(frozen=True)
