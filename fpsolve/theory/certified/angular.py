@@ -36,11 +36,11 @@ from fpsolve.theory.certified.polynomial import (
 
 Kind = Literal["cos", "trig"]
 # K and m h of the first cells, for one, two and three angles
-NODES = (20, 20, 10)
-REACH = (2.0, 2.0, 1.0)
-DEPTH = 24
-MOST = 4_000_000  # local coefficients; beyond that the two-sided proof is used
-CELLS = 20_000
+NODES = (20, 22, 14)
+REACH = (2.0, 4.0, 2.5)
+CELLS = 300_000
+PART = 6_000_000  # coefficients of cells that are cut at once
+MOST = 12_000_000  # local coefficients; beyond that the two-sided proof is used
 
 
 @dataclass(frozen=True)
@@ -214,16 +214,19 @@ def least(function: Angular, tolerance: float, enough: float, hopeless: float, d
         found = two_sided(function)
         return found.lower, found.lower
     cells = local_polynomials(function)
-    bound, seen = math.inf, math.inf
-    for _ in range(DEPTH):
+    waiting: list[Cells] = []  # not good enough; to be halved
+    size = max(1, PART // (2 * NODES[d - 1]) ** d)  # what fits into memory
+    bound, seen, done = math.inf, math.inf, 0
+    while True:
         bounds = cells.bounds()
         seen = min(seen, cells.smallest())
         bad = ~(bounds >= min(seen - tolerance, enough))
         bound = min(bound, float(bounds[~bad].min(initial=math.inf)))
-        if not bad.any():
+        order = np.flatnonzero(bad)[np.argsort(-bounds[bad])]  # the worst cells come last and are taken first
+        waiting += [cells.chosen(order[k : k + size]) for k in range(0, len(order), size)]
+        done += len(bounds)
+        if not waiting:
             return bound, seen
-        many = np.count_nonzero(bad) * 2**d > CELLS
-        if many or not seen >= hopeless or time.monotonic() > deadline:
-            return min(bound, float(bounds[bad].min())), seen
-        cells = cells.chosen(bad).halved()
-    return min(bound, float(cells.bounds().min())), seen
+        if done > CELLS or not seen >= hopeless or time.monotonic() > deadline:
+            return min(bound, *(float(rest.bounds().min()) for rest in waiting)), seen
+        cells = waiting.pop().halved().trimmed(0.01 * tolerance)

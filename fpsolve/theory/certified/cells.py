@@ -52,8 +52,8 @@ class Cells:
     def smallest(self) -> float:
         """Return the smallest value seen; nothing is proved by it."""
         values = self.coefficients
-        grid = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, SAMPLES), values.shape[1] - 1)
         for axis in range(1, values.ndim):
+            grid = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, SAMPLES), values.shape[axis] - 1)
             values = np.moveaxis(np.tensordot(grid, values, axes=(1, axis)), 0, axis)
         return float(values.min())
 
@@ -70,6 +70,19 @@ class Cells:
             error = np.repeat(error, 2) * (1 + 4 * UNIT)
         return Cells(values, error)
 
+    def trimmed(self, allowed: float) -> Cells:
+        """Return shorter series: trailing coefficients with sums of at most `allowed` go into the errors."""
+        values, error = self.coefficients, self.error
+        for axis in range(1, values.ndim):
+            others = tuple(k for k in range(1, values.ndim) if k != axis)
+            sizes = np.abs(values).sum(axis=others) if others else np.abs(values)
+            tails = np.cumsum(sizes[:, ::-1], axis=1)[:, ::-1]
+            keep = max(2, int(np.count_nonzero(~(tails.max(axis=0) <= allowed))))
+            if keep < values.shape[axis]:
+                error = (error + tails[:, keep] * (1 + (values[0].size + 8) * UNIT)) * (1 + 4 * UNIT)
+                values = np.take(values, range(keep), axis=axis)
+        return Cells(values, error)
+
     def chosen(self, which: np.ndarray) -> Cells:
         """Return some of the cells."""
         return Cells(self.coefficients[which], self.error[which])
@@ -83,7 +96,7 @@ def floats_of(balls: Any) -> tuple[np.ndarray, float]:
     return values.reshape(balls.shape), above(abs(balls.ravel() - exact).sum())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _halves(size: int) -> tuple[np.ndarray, float]:
     """Return the matrix (2K × K) from series on [-1, 1] to those on [-1, 0] and [0, 1], and its largest column sum.
 

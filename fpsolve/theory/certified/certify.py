@@ -204,15 +204,16 @@ def _improve(task: Task, setting: Setting, width: float, deadline: float, state:
         for barrier in proved.values():
             state.add(barrier)
         now = time.monotonic()
-        state.attempts.append(Attempt(method, degree, state.width, now - last))
-        log.info("bounds: %s of degree %d: width %.2e (%.1f s)", method, degree, state.width, now - last)
+        if candidate is not None:
+            state.attempts.append(Attempt(method, degree, state.width, now - last))
+            log.info("bounds: %s of degree %d: width %.2e (%.1f s)", method, degree, state.width, now - last)
         last = now
         if candidate is not None and not proved:
             failed = f"{method} of degree {degree}: -A w is not positive on all of the domain"
         if state.width <= width:
             return ""
         if now >= deadline:
-            return "the budget of time"
+            return "the budget of time was spent before the width was reached"
     return failed or "the degrees that are tried: the solution is too rough or too steep for polynomials"
 
 

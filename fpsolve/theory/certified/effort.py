@@ -18,13 +18,13 @@ from fpsolve.theory.certified.task import Candidate, Task
 
 LINE_DEGREES = (24, 48, 96, 160, 240, 360)
 LINE_BITS = 512
-PROGRAMMES = {1: (8, 16, 32), 2: (6, 9, 12, 16, 20, 24, 28, 32, 36), 3: (4, 6, 8, 10)}
+PROGRAMMES = {1: (8, 16, 32), 2: (6, 9, 12, 16, 20, 24, 28, 32, 36), 3: (4, 6, 8, 10, 12, 14)}
 
 Trial = tuple[str, int, Candidate | None]
 
 
 def candidates(task: Task, deadline: float) -> Iterator[Trial]:
-    """Yield (method, degree, candidate); the caller proves each before it asks for the next.
+    """Yield (method, degree, candidate or None); the caller proves each before it asks for the next.
 
     Parameters
     ----------
@@ -60,7 +60,10 @@ def _line(task: Task) -> Iterator[Trial]:
 
 def _fits(task: Task, deadline: float) -> Iterator[Trial]:
     for fit in fits(task, deadline):
-        yield "least squares", max(fit.estimate.degrees), fit.candidate
+        if isinstance(fit, int):
+            yield "least squares", fit, None
+        else:
+            yield "least squares", max(fit.estimate.degrees), fit.candidate
 
 
 def _programmes(task: Task, deadline: float) -> Iterator[Trial]:

@@ -265,8 +265,8 @@ def _expanded(exact: np.ndarray, residual: float, speed: float, bits: int) -> tu
 # --- the degree ------------------------------------------------------------------------------------------------------
 
 
-def fits(task: Task, deadline: float) -> Iterator[Fit]:
-    """Yield solutions of increasing degree, those only that are expected to give a narrower enclosure than before.
+def fits(task: Task, deadline: float) -> Iterator[Fit | int]:
+    """Yield solutions of increasing degree that are expected to give a narrower enclosure; for others the degree only.
 
     Ends when two degrees in a row do not, or when a degenerate problem has shown nothing so far and becomes dear: its u
     is rough, and a higher degree will not help soon.
@@ -288,8 +288,9 @@ def fits(task: Task, deadline: float) -> Iterator[Fit]:
         if fit.estimate.width < GAIN * best:
             best, idle = fit.estimate.width, 0
             yield fit
-        elif best < NARROW or (best < USELESS and not elliptic):
-            idle += 1
+        else:
+            idle += best < NARROW or (best < USELESS and not elliptic)
+            yield degree
         rough = best >= USELESS and degree > ROUGH_DEGREE and spent > ROUGH_SECONDS and not elliptic
         if idle >= PATIENCE or rough:
             return
@@ -314,6 +315,8 @@ def search(task: Task, width: float, deadline: float) -> Fit:
     """
     best: Fit | None = None
     for fit in fits(task, deadline):
+        if isinstance(fit, int):
+            continue
         best = fit
         if fit.estimate.width <= width / 2:
             break

@@ -20,6 +20,7 @@ from fpsolve.theory.certified.task import Candidate
 # a subsolution with -A w <= M is of no use beyond this M
 LARGEST_FACTOR = 20.0
 FINE = 1e-7
+SPARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,13 @@ def _least_on(piece: Angular, effort: Effort) -> float:
 def _barrier(
     candidate: Candidate, kind: Side, inside: float, edge: float, slack: float, shift: tuple[float, float]
 ) -> Barrier | None:
-    """Return the barrier with m = 1 + inside (or M), b = edge, both moved by what errors and reflection cost."""
-    lost = arb(slack) + arb(shift[0])
+    """Return the barrier with m = 1 + inside (or M), b = edge, both moved by what errors and reflection cost.
+
+    And by a little more, so that other proofs of the same inequalities, as the checker's, need not be as sharp.
+    """
+    lost = arb(slack) + arb(shift[0]) + arb(SPARE) * abs(arb(inside))
     rest = below(arb(inside) - lost) if kind == "upper" else above(arb(inside) + lost)
-    offset = above(arb(edge) + arb(shift[1]))
+    offset = above(arb(1 + SPARE) * arb(edge) + arb(shift[1]))
     factor: Ball = arb(1) + arb(rest)
     if not (factor > 0 and factor.is_finite() and math.isfinite(offset)):
         return None
