@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from fpsolve.simulate.motion import EulerMaruyama
     from fpsolve.simulate.paths import PathSample, simulate_paths
     from fpsolve.theory import bounds
+    from fpsolve.theory.certified.certify import certify
+    from fpsolve.theory.certified.gap import spectral_gap_bound
+    from fpsolve.theory.certified.moments import certified_exit_probability, certified_second_moment
+    from fpsolve.theory.certified.survival import certified_survival
     from fpsolve.theory.critical import CriticalPoints, critical_points
     from fpsolve.theory.evolution import evolution_bounds
     from fpsolve.theory.heights import communication_heights
@@ -96,6 +100,10 @@ _MODULES = {
     "fpsolve.simulate.motion": ("EulerMaruyama",),
     "fpsolve.simulate.paths": ("PathSample", "simulate_paths"),
     "fpsolve.theory": ("bounds",),
+    "fpsolve.theory.certified.certify": ("certify",),
+    "fpsolve.theory.certified.gap": ("spectral_gap_bound",),
+    "fpsolve.theory.certified.moments": ("certified_exit_probability", "certified_second_moment"),
+    "fpsolve.theory.certified.survival": ("certified_survival",),
     "fpsolve.theory.critical": ("CriticalPoints", "critical_points"),
     "fpsolve.theory.evolution": ("evolution_bounds",),
     "fpsolve.theory.heights": ("communication_heights",),
@@ -136,6 +144,10 @@ __all__ = [
     "backward",
     "bounds",
     "callable_landscape",
+    "certified_exit_probability",
+    "certified_second_moment",
+    "certified_survival",
+    "certify",
     "chain_evolve",
     "chain_exit_time",
     "chain_steady",
@@ -168,6 +180,7 @@ __all__ = [
     "sgd_process",
     "simulate_exit",
     "simulate_paths",
+    "spectral_gap_bound",
     "steady_mixture",
     "steady_state",
     "theorems",
