@@ -235,7 +235,7 @@ def _energy(curvature: Curvature, psi: Polynomial) -> tuple[Polynomial, Ball]:
     d = curvature.dimension
     firsts = [psi.derivative(k) for k in range(d)]
     seconds = [firsts[k].derivative(k) for k in range(d)]
-    error = sum((c.error * p.size() for c, p in zip(curvature.slope, firsts, strict=True) if c.error != 0), arb(0))
+    error = sum((c.error * p.size() for c, p in zip(curvature.slope, firsts, strict=True)), arb(0))
     slopes = [c.polynomial for c in curvature.slope]
     sizes = [
         max(max(p.shape[k] for p in firsts) + max(max(p.shape[k] for p in slopes), max(p.shape[k] for p in firsts)), 2)

@@ -61,7 +61,7 @@ class Generator:
                 mixed = diffusion[i * d + j]
                 twice = Coefficient(_scaled(mixed.polynomial, 2), 2 * mixed.error)
                 pairs.append((twice, firsts[i].derivative(j)))
-        pairs = [(c, p) for c, p in pairs if not _is_zero(c.polynomial) or c.error != 0]
+        pairs = [(c, p) for c, p in pairs if not (_is_zero(c.polynomial) and _is_exact(c))]
         if not pairs:
             return _scaled(w, 0), arb(0)
         sizes = [max(c.polynomial.shape[k] + p.shape[k] - 1 for c, p in pairs) for k in range(d)]
@@ -69,7 +69,7 @@ class Generator:
         error = arb(0)
         for c, p in pairs:
             values = values + c.polynomial.on_grid(sizes) * p.on_grid(sizes)
-            if c.error != 0:
+            if not _is_exact(c):
                 error += c.error * p.size() * BEYOND
         return from_grid(w.lower, w.upper, values), error
 
@@ -92,3 +92,8 @@ def _scaled(p: Polynomial, factor: int) -> Polynomial:
 
 def _is_zero(p: Polynomial) -> bool:
     return all(c == 0 for c in np.ravel(p.coefficients))
+
+
+def _is_exact(c: Coefficient) -> bool:
+    """Tell whether the error is zero; ``c.error != 0`` would be false for nan, and for balls that may be zero."""
+    return bool(c.error == 0)
