@@ -214,6 +214,8 @@ def least(function: Angular, tolerance: float, enough: float, hopeless: float, d
         found = two_sided(function)
         return found.lower, found.lower
     cells = local_polynomials(function)
+    if not np.all(np.isfinite(cells.error)):
+        return -math.inf, math.inf  # halving does not help
     waiting: list[Cells] = []  # not good enough; to be halved
     size = max(1, PART // (2 * NODES[d - 1]) ** d)  # what fits into memory
     bound, seen, done = math.inf, math.inf, 0
