@@ -122,5 +122,6 @@ def test_reasons():
     level = fp.Sublevel(fp.SGD("x**2 + y**2", epsilon2=0.1).landscape, 0.5, (0.0, 0.0), (-1.0, -1.0), (1.0, 1.0))
     found = spectral_gap_bound(fp.SGD("x**2 + y**2", epsilon2=0.1), level)
     assert not found.verified and "convex" in found.reason
+    assert "interval" in spectral_gap_bound(fp.SGD("x**2", variables=["x"], epsilon2=0.1), fp.Ball((0.1,), 1.0)).reason
     found = spectral_gap_bound(fp.SGD("x**2/2", variables=["x"], epsilon2=0.3), fp.Interval(-1.0, 1.0), budget=1e-9)
     assert not found.verified and found.value == 0.0

@@ -9,16 +9,15 @@ import pytest
 import fpsolve as fp
 from fpsolve.errors import InputError
 from fpsolve.theory.certified.polynomial import precision
-from fpsolve.theory.certified.questions import Problem, Solver
+from fpsolve.theory.certified.questions import Problem, Solver, shifted
 from fpsolve.theory.certified.survival import (
     certified_survival,
     checked_rate_function,
     proved_lower_rate,
     proved_upper_rate,
-    proved_value,
     rate_function,
-    shifted,
 )
+from fpsolve.theory.certified.survival_values import proved_value
 
 FLAT = fp.SGD("0*x", variables=["x"], epsilon2=0.5)
 LINE = fp.Interval(-1.0, 1.0)
@@ -33,7 +32,7 @@ def brownian(t: float) -> float:
 
 def test_brownian_motion():
     times = [0.2, 1.0, 5.0]
-    found = certified_survival(FLAT, LINE, times=times, budget=5.0)
+    found = certified_survival(FLAT, LINE, times=times, budget=2.0)
     assert found.verified
     assert found.rate_lower <= RATE <= found.rate_upper
     assert found.rate_upper - found.rate_lower < 1e-5 * RATE

@@ -145,7 +145,7 @@ def spectral_gap_bound(process: Process, domain: Any, budget: float = 20.0) -> G
     lower, upper = (np.asarray(v, dtype=float) for v in domain.bounding_box())
     landscape = process.landscape
     assert isinstance(landscape, FormulaLandscape)
-    parts = None if isinstance(domain, BallDomain) and domain.dimension > 1 else separated(landscape.loss_formula)
+    parts = None if isinstance(domain, BallDomain) else separated(landscape.loss_formula)
     try:
         if parts is not None:
             found = _lines(process, parts, lower, upper, deadline)
@@ -166,6 +166,8 @@ def _unsuitable(process: Process, domain: Any) -> str:
         return "needs a loss that is a formula"
     if not isinstance(domain, (Interval, BoxDomain, BallDomain)):
         return "the domain is not known to be convex: interval, box and ball are covered"
+    if isinstance(domain, BallDomain) and domain.dimension == 1:
+        return "a ball in one dimension: give it as an interval, whose ends are exact"
     return ""
 
 

@@ -33,7 +33,7 @@ from fpsolve.model.process import Process
 from fpsolve.theory.balls import above, below
 from fpsolve.theory.certified.barrier import Barrier
 from fpsolve.theory.certified.barrier import total as total_of
-from fpsolve.theory.certified.one_sided import one_sided
+from fpsolve.theory.certified.effort import candidates
 from fpsolve.theory.certified.polynomial import Polynomial, precision
 from fpsolve.theory.certified.proof import Effort, prove
 from fpsolve.theory.certified.questions import (
@@ -49,10 +49,11 @@ from fpsolve.theory.certified.setting import Side
 from fpsolve.theory.certified.task import Candidate
 
 #: Degrees of least squares and of linear programmes, by dimension.
-SMOOTH = {1: (24, 48, 96, 160), 2: (14, 20, 26), 3: (6, 9)}
+SMOOTH = {1: (24, 48, 96, 160), 2: (14, 20, 28, 38), 3: (6, 9, 12)}
 PROGRAMMES = {1: (12, 20), 2: (8, 12, 16, 20), 3: (4, 6)}
 #: Least squares are tried again with a higher degree while they gain this factor.
-GAIN = 0.3
+#: A degree costs so many times the one before; the other half of the time is for linear programmes.
+GAIN, CONVERGED, DEARER = 0.3, 0.05, 4.0
 NARROW = 1e-6
 #: ρ u is worth knowing to this part of the result.
 ACCURACY = 1e-4
@@ -172,7 +173,7 @@ def certified_second_moment(
     starts : points (k, d), optional
         The centre by default.
     budget : float
-        Seconds, about.
+        Seconds.
     """
     began = time.monotonic()
     x = checked_starts(domain, starts)
@@ -198,15 +199,12 @@ def certified_exit_probability(
 
     Parameters
     ----------
-    process : Process
-    domain : Interval, Box or Ball
-        Without reflecting parts.
+    process, domain
+        As above.
     part : name, or names
         Out of ``domain.names``. Parts that are proved unreachable have probability 0.
-    starts : points (k, d), optional
-        The centre by default.
-    budget : float
-        Seconds, about.
+    starts, budget
+        As above.
 
     Raises
     ------
@@ -259,24 +257,13 @@ def _result(best: _Best, means: _Best, barriers: Mapping[Side, Barrier], began: 
 
 def mean_bounds(problem: Problem, deadline: float) -> tuple[_Best, dict[Side, Barrier]]:
     """Return bounds of E τ at the starts and the barriers that are best there."""
-    task, d = problem.task, problem.task.starts.shape[1]
+    task = problem.task
     means = _Best(task.starts, 0.0, math.inf)
-    before = math.inf
-    for degree in SMOOTH[d]:
-        solver = Solver(task, degree)
-        w = solver.polynomial(c := solver.solve(0.0, 1.0, 0.0))
-        candidate = Candidate(w.lower, w.upper, (solver.tensor(c),))
-        _proved(problem, means, candidate, deadline)
-        if not means.width() < GAIN * before or means.width() < NARROW or time.monotonic() > deadline:
+    for _, _, candidate in candidates(task, deadline):
+        if candidate is not None:
+            _proved(problem, means, candidate, deadline)
+        if means.width() < NARROW or time.monotonic() > deadline:
             break
-        before = means.width()
-    if means.width() > 1e-2:
-        for degree in PROGRAMMES[d]:
-            for kind in ("upper", "lower"):
-                if time.monotonic() < deadline:
-                    other = one_sided(task, degree, kind, deadline)  # type: ignore[arg-type]
-                    if other is not None:
-                        _proved(problem, means, other, deadline)
     return means, dict(means.used)
 
 
@@ -332,14 +319,16 @@ def _compare(
     """
     d = problem.task.starts.shape[1]
     symmetric = len(set(values.values())) == 1
-    before = math.inf
-    for degree in SMOOTH[d]:
+    before, half = math.inf, 0.5 * (time.monotonic() + deadline)
+    for degree in () if _jumps(problem.task.domain.names, values) else SMOOTH[d]:
+        began = time.monotonic()
         solver = Solver(problem.task, degree, symmetric)
         for kind, r in right.items():
             c = solver.solve(0.0, solver.at(r), solver.edge_values(values))
             _take(problem, best, solver.polynomial(c), r, values, kind, means)
-        width = best.width()
-        if not width < GAIN * before or width < NARROW or time.monotonic() > deadline:
+        width, now = best.width(), time.monotonic()
+        stalled = width < CONVERGED and not width < GAIN * before
+        if width < NARROW or stalled or now + DEARER * (now - began) > half:
             break
         before = width
     for degree in PROGRAMMES[d] if best.width() > 1e-2 else ():
@@ -348,6 +337,14 @@ def _compare(
             if time.monotonic() < deadline:
                 c = one_sided_solution(solver, r, values, kind, np.array(best.x), deadline)
                 _take(problem, best, solver.polynomial(c), r, values, kind, means)
+
+
+def _jumps(names: Sequence[str], values: Mapping[str, float]) -> bool:
+    """Tell whether sides that meet have different values: no polynomial is near such data."""
+    axes: dict[int, set[float]] = {}
+    for name, value in values.items():
+        axes.setdefault(names.index(name) // 2, set()).add(value)
+    return len(axes) > 1 and len(set().union(*axes.values())) > 1
 
 
 def _take(

@@ -29,9 +29,9 @@ from fpsolve.theory.certified.task import Task, corners
 
 BITS = 192
 #: Degrees of the polynomials, by dimension: in each variable on boxes, in total on balls.
-DEGREES = {1: (24, 48, 96, 160), 2: (16, 22), 3: (6, 9)}
+DEGREES = {1: (24, 48, 96, 160), 2: (16, 22, 30, 40), 3: (6, 9, 12)}
 #: Points per degree and axis, and the weight of the boundary's equations.
-DENSITY, BOUNDARY_WEIGHT = 2.0, 0.03
+DENSITY, BOUNDARY_WEIGHT = 2.0, 1.0
 #: Points per degree and axis of the finer grid.
 FINE = {1: 12, 2: 4, 3: 2}
 #: Linear programmes: density of the finer grid, rounds of cutting planes, violation and number of points added.
@@ -134,6 +134,13 @@ def combination(factors: Sequence[Ball], polynomials: Sequence[Polynomial]) -> P
         at = tuple(slice(0, n) for n in p.shape)
         total[at] = total[at] + p.coefficients * factor
     return Polynomial(polynomials[0].lower, polynomials[0].upper, total)
+
+
+def shifted(p: Polynomial, value: float) -> Polynomial:
+    """Return p + value."""
+    coefficients = p.coefficients.copy()
+    coefficients.flat[0] = coefficients.flat[0] + arb(value)
+    return Polynomial(p.lower, p.upper, coefficients)
 
 
 def checked_starts(domain: Any, starts: Sequence[Sequence[float]] | np.ndarray | None) -> np.ndarray:
