@@ -1,25 +1,19 @@
-"""Check a certificate of exit-time bounds from scratch: ``python verify.py CERT.json``.
-
-This file shares nothing with the program that made the certificate. It needs Python, sympy and python-flint.
+"""Check a certificate of exit-time bounds from scratch: ``python verify.py CERT.json``; needs sympy and python-flint.
 
 Theorem. dX = f dt + sqrt(2a) dW in Ω, a >= 0 (assumed), generator A u = tr(a D²u) + f·∇u, exit time τ, S a closed part
 of the boundary with X_τ in S almost surely, w a polynomial. By Itô's formula ``-A w >= m > 0`` in Ω and ``w >= -b`` on
 S give ``E_x τ <= (w(x) + b)/m``; ``-A w <= M`` in Ω, M > 0, and ``w <= b`` on S give ``E_x τ >= (w(x) - b)/M``.
 On a reflecting side (outer normal n, push along -a n) n·a n > 0 and, instead of a condition on w, ``(a n)·∇w >= 0`` for
-upper and ``<= 0`` for lower bounds. A part {d = 0} of the boundary (d > 0 in Ω) is not in S if (∇d·a∇d)/d =: q is
-smooth and e := A d - q is positive on the closed part or a smooth multiple of d: then A(-log d) = -e/d is bounded above
-in a collar inside Ω, so that d does not become 0.
+upper and ``<= 0`` for lower bounds. A part {d = 0} (d > 0 in Ω) is not in S if q = (∇d·a∇d)/d is smooth
+and e = A d - q is positive on the closed part or a smooth multiple of d: then A(-log d) = -e/d is bounded above there.
 
 Method. X = (x - mid)/half maps the box of w to [-1, 1]^d. A formula that is no polynomial is replaced by an interpolant
-in K Chebyshev nodes per direction. If |g| <= G for one coordinate in the filled ellipse with foci ±1 and semi-axes
-(ρ ± 1/ρ)/2 (times κ), the others real, this costs an error of 4 G ρ^(1-K)/(ρ-1), times the Lebesgue constants of the
-directions before. It remains to prove p >= 0 for polynomials p with exact rational coefficients, on boxes, or on balls,
-where X = t (2p, ±(1 - |p|²))/(1 + |p|²) gives polynomials of p and t after multiplication by a power of 1 + |p|². On a
-cell, a polynomial is not below its least Bernstein coefficient; cells are halved where this does not suffice.
-All numbers are exact or balls with outward rounding (Arb).
+in K Chebyshev nodes per direction. If |g| <= G for one coordinate in the filled ellipse with foci ±κ and semi-axes
+κ(ρ ± 1/ρ)/2, the others real, this costs an error of 4 G ρ^(1-K)/(ρ-1), times Lebesgue constants of other directions.
+What remains is p >= 0 for polynomials p with rational coefficients, on boxes, or on balls, where X = t (2s, ±(1 - |s|²))
+/(1 + |s|²) gives polynomials of s and t after multiplication by a power of 1 + |s|². On a cell, a polynomial is not
+below its least Bernstein coefficient; cells are halved if need be. Numbers are exact or balls rounded outward (Arb).
 """
-
-from __future__ import annotations
 
 import ast
 import hashlib
@@ -28,8 +22,6 @@ import json
 import math
 import operator
 import sys
-from collections.abc import Callable, Sequence
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,20 +32,21 @@ from flint import acb, arb, arb_mat, ctx, fmpq, fmpq_mat, fmpq_mpoly_ctx
 KEYS = """format made_by question problem unreachable functions claims starts digest variables domain reflecting loss
 covariance epsilon2 covariance_scale extra_diffusion drift diffusion shape center radius lower upper coefficients kind
 function m M b x"""
-SIDES = ("left", "right", "bottom", "top", "back", "front")
-RHOS = [arb(r) for r in (1.2, 1.5, 1.9, 2.4, 3, 4, 6, 9, 15, 30, 100)]
-NODES, CUTS, LIMIT, KAPPA, SMALL = (400, 160, 40), (1, 16, 6), 100_000, fmpq(1024, 1023), fmpq(1, 2**40)
+SIDES, LIMIT = ("left", "right", "bottom", "top", "back", "front"), 100_000
+KAPPA, SMALL, ONE = fmpq(1024, 1023), fmpq(1, 2**40), fmpq(1)
 NAMES = ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf", "abs")
 ACTIONS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv, "Pow": pow}
-EXACT = ACTIONS | {"number": lambda t: fmpq(*Fraction(t).as_integer_ratio()), "Pow": lambda z, e: z ** int(str(e))}
-SYMBOLS = ACTIONS | {n: getattr(sympy, "Abs" if n == "abs" else n) for n in NAMES}
+EXACT: dict[str, Any] = ACTIONS | {"number": lambda t: fmpq(*map(int, sympy.Rational(t).as_numer_denom()))}
+EXACT |= {"Pow": lambda z, e: z ** int(str(e))}  # fails for other exponents
+SYMBOLS: dict[str, Any] = ACTIONS | {n: getattr(sympy, "Abs" if n == "abs" else n) for n in NAMES}
 SYMBOLS |= {"number": sympy.Rational, "pi": lambda: sympy.pi}
-BALLS = ACTIONS | {n: operator.methodcaller(n) for n in NAMES} | {"number": lambda t: acb(EXACT["number"](t))}
+BALLS: dict[str, Any] = ACTIONS | {n: operator.methodcaller(n) for n in NAMES}
+BALLS |= {"number": lru_cache(lambda t: acb(EXACT["number"](t))), "pi": acb.pi, "E": lambda: acb(1).exp()}
 BALLS |= {n: operator.methodcaller(n, analytic=True) for n in ("log", "sqrt")}  # not finite on a branch cut
-BALLS |= dict.fromkeys(("abs", "Abs"), operator.methodcaller("real_abs", analytic=True))
 BALLS |= {"sign": lambda z: z.real_sgn(analytic=True), "Pow": lambda z, e: z.pow(e, analytic=True)}
 BALLS |= {n: lambda z, n=n: getattr(z, n)() if abs(z.real) < 1 else acb("nan") for n in ("asin", "acos")}
-BALLS |= {"atan": lambda z: z.atan() if abs(z.imag) < 1 else acb("nan"), "pi": acb.pi, "E": lambda: acb(1).exp()}
+BALLS |= {"atan": lambda z: z.atan() if abs(z.imag) < 1 else acb("nan")}
+BALLS |= dict.fromkeys(("abs", "Abs"), lambda z: z.real_abs(analytic=True))
 
 
 class Verdict(NamedTuple):
@@ -62,7 +55,7 @@ class Verdict(NamedTuple):
     accepted: bool
     reason: str
     statements: list[str]
-    readable: bool = True
+    readable: bool
 
 
 def need(condition: bool, reason: str) -> None:
@@ -76,31 +69,22 @@ def number(text: str) -> fmpq:
     return fmpq(*float.fromhex(text).as_integer_ratio())
 
 
-def compiled(text: str, names: Sequence[str], algebra: dict[str, Any]) -> Callable[[Sequence[Any]], Any]:
-    """Return a formula as a function of the variables in an algebra. Nothing in a formula is executed."""
-
-    def build(node: ast.AST) -> Callable[[Sequence[Any]], Any]:
-        match node:
-            case ast.Constant(value=int() | float() as value) if type(value) is not bool:
-                constant = algebra["number"](repr(value))  # 0.1 means 1/10
-                return lambda x: constant
-            case ast.Name(id=name) if name in names:
-                return operator.itemgetter(names.index(name))
-            case ast.Name(id="pi" | "E" as name):
-                return lambda x: algebra[name]()
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=part):
-                z = build(part)
-                return (lambda x: -z(x)) if isinstance(sign, ast.USub) else z
-            case ast.BinOp(left=left, op=op, right=right) if type(op).__name__ in ACTIONS:
-                need(not isinstance(op, ast.Pow) or len(ast.unparse(right).replace("**", " " * 9)) < 8, "exponent")
-                p, q, action = build(left), build(right), algebra[type(op).__name__]
-                return lambda x: action(p(x), q(x))
-            case ast.Call(func=ast.Name(id=name), args=[part], keywords=[]) if name in (*NAMES, "Abs", "sign"):
-                z, function = build(part), algebra[name]
-                return lambda x: function(z(x))
-        raise ValueError(f"{ast.unparse(node)!r} is not allowed in a formula")
-
-    return build(ast.parse(text.strip(), mode="eval").body)
+def evaluate(node: ast.AST, x: dict[str, Any], algebra: dict[str, Any]) -> Any:
+    """Return the value of a formula in an algebra; only what is listed here is allowed, nothing is executed."""
+    match node:
+        case ast.Expression(body=part) | ast.UnaryOp(op=ast.UAdd(), operand=part):
+            return evaluate(part, x, algebra)
+        case ast.Constant(value=int() | float() as value):
+            return algebra["number"](repr(value))  # 0.1 means 1/10
+        case ast.Name(id=name) if name in x or name in ("pi", "E"):
+            return x[name] if name in x else algebra[name]()
+        case ast.UnaryOp(op=ast.USub(), operand=part):
+            return -evaluate(part, x, algebra)
+        case ast.BinOp(left=left, op=op, right=right) if type(op).__name__ in ACTIONS:
+            return algebra[type(op).__name__](evaluate(left, x, algebra), evaluate(right, x, algebra))
+        case ast.Call(func=ast.Name(id=name), args=[part], keywords=[]) if name in (*NAMES, "Abs", "sign"):
+            return algebra[name](evaluate(part, x, algebra))
+    raise ValueError(f"{ast.unparse(node)!r} is not allowed in a formula")
 
 
 @lru_cache
@@ -124,7 +108,7 @@ def bernstein(n: int) -> arb_mat:
     return arb_mat(fmpq_mat(rows) * change(n, True, False, fmpq(-1), fmpq(2)))
 
 
-def along(matrices: Sequence[Any], flat: list[Any]) -> list[Any]:
+def along(matrices: list[Any], flat: list[Any]) -> list[Any]:
     """Apply one matrix along each axis of a row-major tensor."""
     for m in matrices:
         flat = (m * type(m)(m.ncols(), len(flat) // m.ncols(), flat)).transpose().entries()
@@ -137,178 +121,144 @@ def dense(p: Any) -> tuple[list[int], list[fmpq]]:
     return shape, [p[e] for e in itertools.product(*map(range, shape))]
 
 
-def positive(p: Any, cell: Sequence[tuple[fmpq, fmpq]]) -> None:
+def positive(p: Any, cell: Any) -> None:
     """Prove that a polynomial is not negative on a box, or reject."""
     shape, exact = dense(p)
-    try:
-        ctx.prec += 3 * sum(shape) // 2  # for the cancellation in the change of the basis
+    with ctx.extraprec(3 * sum(shape) // 2):  # for the cancellation in the change of the basis
         frame = zip(shape, [((a + b) / 2, (b - a) / 2) for a, b in cell], strict=True)
         flat = along([arb_mat(change(n, False, True, *place)) for n, place in frame], list(map(arb, exact)))
-    finally:
-        ctx.prec -= 3 * sum(shape) // 2
-    todo, negligible = [(shape, flat, arb(0))], 1e-10 * sum(abs(float(c)) for c in flat[1:])
-    for _ in range(LIMIT):
-        if not todo:
-            return
-        shape, flat, error = todo.pop()
-        if max(shape) < 24:
-            values = along([bernstein(n) for n in shape], flat)
-            if all(v >= error for v in values):
-                continue
-            need(len(flat) > 1 and not values[0] < -error, "the inequality is false")
-        (n, *others), width, rest = shape, len(flat) // shape[0], negligible
+    todo, count = [(shape, flat, arb(0))], 0
+    while todo and p != 0:
+        (shape, flat, error), count = todo.pop(), count + 1
+        corners = along([arb_mat([[1] * n, [(-1) ** k for k in range(n)]]) for n in shape], flat)
+        need(not any(c < -error for c in corners), "the inequality is false")
+        if max(shape) < 24 and all(v >= error for v in along([bernstein(n) for n in shape], flat)):
+            continue
+        need(len(flat) > 1 and count < LIMIT, "cannot be verified")
+        (n, *others), width, rest = shape, len(flat) // shape[0], 1e-8 * min(abs(float(c)) for c in corners)
         while n > 1 and (rest := rest - sum(abs(float(c)) for c in flat[(n - 1) * width : n * width])) >= 0:
             n -= 1  # small coefficients of the highest degree become part of the error
         block, error = arb_mat(n, width, flat[: n * width]), sum(map(abs, flat[n * width :]), error)
         for sign in (-1, 1) if n > 1 else (0,):  # halves of the first direction, which becomes the last one
             half = arb_mat(change(n, True, True, fmpq(sign, 2), fmpq(1, 2))) * block
             todo.append(([*others, n], half.transpose().entries(), error))
-    raise ValueError("cannot be verified")
 
 
 class Setting:
     """A problem in the coordinates X = (x - mid)/half of a polynomial w; polynomials are exact."""
 
     def __init__(self, problem: dict[str, Any], entry: dict[str, Any]) -> None:
-        self.names, domain, shape = problem["variables"], problem["domain"], entry["shape"]
+        self.names, domain, shape, sgd = problem["variables"], problem["domain"], entry["shape"], "loss" in problem
         low, high = ([number(t) for t in entry[k]] for k in ("lower", "upper"))
         self.d, self.half = len(low), [(q - p) / 2 for p, q in zip(low, high, strict=True)]
-        self.mid, self.reflecting = [p + h for p, h in zip(low, self.half, strict=True)], problem["reflecting"]
+        self.mid, n = [p + h for p, h in zip(low, self.half, strict=True)], range(self.d)
         need(len({*self.names} - {*BALLS}) == self.d == len(self.names) and min(self.half) > 0, "names or box of w")
-        self.ring = fmpq_mpoly_ctx.get(tuple("XYZ"[: self.d]), "lex")
-        self.x = [m + h * g for m, h, g in zip(self.mid, self.half, self.ring.gens(), strict=True)]
+        ring = self.ring = fmpq_mpoly_ctx.get(tuple("XYZ"[: self.d]), "lex")
+        self.at = lambda p, x: p(*[(z - m) / h for z, m, h in zip(x, self.mid, self.half, strict=True)])
+        self.slopes = lambda p: [p.derivative(i) * (1 / h) for i, h in enumerate(self.half)]
+        self.x = [m + h * g for m, h, g in zip(self.mid, self.half, ring.gens(), strict=True)]
         flat = [sum(map(number, [c] if isinstance(c, str) else c), fmpq(0)) for c in entry["coefficients"]]
-        self.w = self.polynomial(shape, along([change(n, True, False, 0, 1) for n in shape], flat))
-        need(("loss" in problem) != ("drift" in problem), "loss or drift, not both")
-        matrix, strength, extra = problem["covariance" if "loss" in problem else "diffusion"], fmpq(1), fmpq(0)
-        if "loss" in problem:
-            strength, extra = number(problem["epsilon2"]), number(problem["extra_diffusion"])
-            strength *= number(problem["covariance_scale"])
-            z = [sympy.Symbol(n, real=True) for n in self.names]
-            loss = compiled(problem["loss"], self.names, SYMBOLS)(z)
-            self.f = [sympy.sstr(-sympy.diff(loss, v)) for v in z]
-        else:
-            self.f = problem["drift"]
-        need(strength > 0 and extra >= 0, "the strength of the noise must be positive")
-        need(len(self.f) == self.d and matrix == [list(r) for r in zip(*matrix, strict=True)], "a is not symmetric")
-        n = range(self.d)
-        self.a = [(i, j, matrix[i][j], strength) for i in n for j in n] + [(i, i, "1", extra) for i in n]
+        self.polynomial = lambda n, c: ring.from_dict(dict(zip(itertools.product(*map(range, n)), c, strict=True)))
+        self.w = self.polynomial(shape, along([change(k, True, False, 0, 1) for k in shape], flat))
+        need(sgd != ("drift" in problem), "loss or drift, not both")
+        matrix, self.f, scales = (
+            problem["covariance" if sgd else "diffusion"],
+            problem.get("drift", []),
+            [ONE, ONE, 0 * ONE],
+        )
+        if sgd:
+            scales = [number(problem[k]) for k in ("epsilon2", "covariance_scale", "extra_diffusion")]
+            z = {name: sympy.Symbol(name, real=True) for name in self.names}
+            loss = evaluate(ast.parse(problem["loss"].strip(), mode="eval"), z, SYMBOLS)
+            self.f = [sympy.sstr(-sympy.diff(loss, s)) for s in z.values()]
+        need(min(scales[:2]) > 0 <= scales[2] and len(self.f) == len(matrix) == self.d, "drift or noise is wrong")
+        need(matrix == [*map(list, zip(*matrix, strict=True))], "a is not symmetric")
+        a = [(i, j, matrix[i][j], scales[0] * scales[1]) for i in n for j in n] + [(i, i, "1", scales[2]) for i in n]
+        self.flux = lambda p, q: [(g, s * self.slopes(p)[i] * self.slopes(q)[j]) for i, j, g, s in a]
+        self.second = lambda p: [(g, s * self.slopes(self.slopes(p)[i])[j]) for i, j, g, s in a]
+        self.generator = lambda p: [*self.second(p), *zip(self.f, self.slopes(p), strict=True)]  # A p as pairs (g, P)
         if domain["shape"] == "ball":
-            self.center, r = [number(t) for t in domain["center"]], number(domain["radius"])
-            square = sum(((x - c) ** 2 for x, c in zip(self.x, self.center, strict=True)), 0 * self.w)
-            off = sum(abs(c - m) for c, m in zip(self.center, self.mid, strict=True))
-            self.shell, self.distance = (
-                ((r - off) / max(self.half), (r + off) / min(self.half)),
-                {"boundary": r * r - square},
-            )
-            need(1 - SMALL < self.shell[0] and self.shell[1] < 1 + SMALL, "the box of w does not fit the ball")
-            return
-        need(domain["shape"] == "box", "this domain is unknown")
-        ends = [[number(t) for t in domain[k]] for k in ("lower", "upper")]
-        self.shell = None
-        self.box = [tuple((e[i] - self.mid[i]) / self.half[i] for e in ends) for i in n]
-        need(all(-1 - SMALL < p < q < 1 + SMALL for p, q in self.box), "the box of w does not fit the domain")
-        self.distance = {SIDES[2 * i + k]: (1 - 2 * k) * (self.x[i] - ends[k][i]) for i in n for k in (0, 1)}
+            center, r = [number(t) for t in domain["center"]], number(domain["radius"])
+            self.distance = {"boundary": r * r - sum((x - c) ** 2 for x, c in zip(self.x, center, strict=True))}
+            off = sum(abs(c - m) for c, m in zip(center, self.mid, strict=True))  # |X| is in shell for |x - center| = r
+            self.box, self.shell = [], ((r - off) / max(self.half), (r + off) / min(self.half))
+            need(r > 0 and self.shell[1] < 1 + SMALL, "w does not reach the boundary")
+        else:
+            need(domain["shape"] == "box", "this domain is unknown")
+            ends = [*zip(*([number(t) for t in domain[k]] for k in ("lower", "upper")), strict=True)]
+            self.distance = {SIDES[2 * i + k]: (1 - 2 * k) * (self.x[i] - ends[i][k]) for i in n for k in (0, 1)}
+            self.box = [[(c - m) / h for c in e] for e, m, h in zip(ends, self.mid, self.half, strict=True)]
+            need(all(-1 - SMALL < p < q < 1 + SMALL for p, q in self.box), "w does not reach the boundary")
 
-    def polynomial(self, shape: Sequence[int], flat: list[fmpq]) -> Any:
-        """Return the polynomial in X with these coefficients."""
-        return self.ring.from_dict(dict(zip(itertools.product(*map(range, shape)), flat, strict=True)))
-
-    def at(self, p: Any, x: Sequence[fmpq]) -> fmpq:
-        """Return the exact value of a polynomial."""
-        return p(*[(z - m) / h for z, m, h in zip(x, self.mid, self.half, strict=True)])
-
-    def slope(self, p: Any, i: int) -> Any:
-        """Return the derivative in x_i."""
-        return p.derivative(i) * (1 / self.half[i])
-
-    def generator(self, p: Any) -> list[tuple[str, Any]]:
-        """Return A p as pairs of a text g and a polynomial P."""
-        slopes = [self.slope(p, i) for i in range(self.d)]
-        return [(g, s * self.slope(slopes[i], j)) for i, j, g, s in self.a] + list(zip(self.f, slopes, strict=True))
-
-    def flux(self, p: Any, q: Any) -> list[tuple[str, Any]]:
-        """Return ∇p·a∇q as pairs of a text g and a polynomial P."""
-        return [(g, s * self.slope(p, i) * self.slope(q, j)) for i, j, g, s in self.a]
-
-    def total(self, pairs: Sequence[tuple[str, Any]], scale: fmpq = SMALL) -> tuple[Any, fmpq]:
+    def total(self, pairs: list[tuple[str, Any]], scale: fmpq = ONE) -> tuple[Any, fmpq]:
         """Return Σ g P as a polynomial for |X_i| <= 1 + SMALL, and a bound of the error."""
         result, error = 0 * self.w, fmpq(0)
-        for text, p in pairs:
-            if p != 0:
-                shape, flat = dense(p)
-                size = 2 * sum(map(abs, along([change(n, False, True, 0, 1) for n in shape], flat)))  # |T_k| <= 2
-                g, e = self.formula(text, scale * SMALL / (64 * size))
-                result, error = result + g * p, error + e * size
+        for text, p in [pair for pair in pairs if pair[1] != 0]:
+            shape, flat = dense(p)
+            size = 2 * sum(map(abs, along([change(n, False, True, 0, 1) for n in shape], flat)))  # |T_k| <= 2
+            g, e = self.formula(text, int((8 * size / scale).ceil()).bit_length())
+            result, error = result + g * p, error + e * size
         return result, error
 
     @lru_cache  # noqa: B019
-    def formula(self, text: str, tolerance: fmpq) -> tuple[Any, fmpq]:
-        """Return a formula as a polynomial for |X_i| <= κ, and a bound of the error."""
+    def formula(self, text: str, bits: int) -> tuple[Any, fmpq]:
+        """Return a formula as a polynomial for |X_i| <= κ, and a bound of the error, about 2^-bits."""
+        tree, d = ast.parse(text.strip(), mode="eval"), self.d
         try:
-            return 0 * self.w + compiled(text, self.names, EXACT)(self.x), fmpq(0)
+            return 0 * self.w + evaluate(tree, dict(zip(self.names, self.x, strict=True)), EXACT), fmpq(0)
         except Exception:  # a function, a division: no polynomial
-            g = compiled(text, self.names, BALLS)
-        d, frame, accuracy = self.d, list(zip(self.mid, self.half, strict=True)), arb(tolerance)
+            frame = [(acb(m), acb(h * KAPPA)) for m, h in zip(self.mid, self.half, strict=True)]
 
-        def values(*spots: list[Any]) -> list[acb]:
-            return [
-                g([acb(m + h * KAPPA * z) for (m, h), z in zip(frame, s, strict=True)])
-                for s in itertools.product(*spots)
-            ]
+        def values(spots: list[list[Any]]) -> list[Any]:
+            places = ([m + h * z for (m, h), z in zip(frame, s, strict=True)] for s in itertools.product(*spots))
+            return [evaluate(tree, dict(zip(self.names, x, strict=True)), BALLS) for x in places]
 
-        cuts, units = CUTS[d - 1], [acb(0, arb(k + 0.5, 0.5) * arb.pi() / 24).exp() for k in range(24)]
-        found, nodes, rows, error, factor = [], [], [], arb(0), arb(1)
-        for i in range(d):
-            best = (NODES[d - 1] + 1, arb(0))
-            for rho in RHOS:
-                radii = [(rho ** fmpq(k, 4)).union(rho ** fmpq(k + 1, 4)) for k in range(4)]
-                spots = [[acb(arb(k, 1) / cuts) for k in range(1 - cuts, cuts, 2)]] * d
-                spots[i] = [(q * u + 1 / (q * u)) / 2 for q in radii for u in units]  # upper half: g is real
-                size = 4 * max((abs(v).upper() for v in values(*spots)), key=float) / (rho - 1)
-                if not size.is_finite():
-                    break
-                k = 2 + math.ceil(float((1 + 4 * d * size / accuracy).log() / rho.log()))
-                best = min(best, (k, size * rho ** (1 - k)), key=operator.itemgetter(0))
-            k, e = best
-            need(k <= NODES[d - 1], f"{text} is not analytic enough")
-            angles = [arb.pi() * (2 * j + 1) / (2 * k) for j in range(k)]
-            nodes.append([u.cos() for u in angles])
-            rows.append(arb_mat([[(j * u).cos() * (2 if j else 1) / k for u in angles] for j in range(k)]))
-            error, factor = error + factor * e, factor * (1 + 2 / arb.pi() * arb(k).log())
-        flat, kept = along(rows, [v.real for v in values(*nodes)]), []
-        for c in flat:
-            high = float(c) if abs(float(c)) * 4 * len(flat) > float(accuracy) else 0.0
-            kept.append(number(high.hex()) + number(float(c - high if high else 0).hex()))
-            error += abs(c - kept[-1])
-        need(error.is_finite(), f"{text} cannot be evaluated")
-        shape = [len(p) for p in nodes]
-        flat = along([change(k, True, False, 0, 1 / KAPPA) for k in shape], kept)
-        return self.polynomial(shape, flat), number(float(error.upper() * 2).hex())
+        cuts, most, best = 64 // d**2, 640 // d**2, (10**6, arb(0))
+        real = [acb(arb(k, 1) / cuts) for k in range(1 - cuts, cuts, 2)]
+        for rho in map(arb, (1.2, 1.5, 1.9, 2.4, 3, 4, 6, 9, 15, 30, 100)):
+            radii = [(rho ** fmpq(k, 4)).union(rho ** fmpq(k + 1, 4)) for k in range(4)]
+            turned = [q * acb(0, arb(k + 0.5, 0.5) * arb.pi() / 24).exp() for q in radii for k in range(24)]
+            filled = [(z + 1 / z) / 2 for z in turned]  # the upper half: g is real on the real axis
+            found = [abs(v) for i in range(d) for v in values([filled if i == j else real for j in range(d)])]
+            if not all(v.is_finite() for v in found):
+                break
+            size = 4 * max(v.upper() for v in found) / (rho - 1)
+            k = 2 + math.ceil(float((1 + size * 2 ** (bits + 2)).log() / rho.log()))
+            best = min(best, (k, size * rho ** (1 - k)), key=operator.itemgetter(0))
+        k, error = best
+        need(k <= most, f"{text} is not analytic enough")
+        angles = [arb.pi() * (2 * j + 1) / (2 * k) for j in range(k)]
+        cosines = arb_mat([[(j * u).cos() * (2 if j else 1) / k for u in angles] for j in range(k)])
+        flat, step = [v.real for v in values([[u.cos() for u in angles]] * d)], fmpq(1, 2 ** (bits + 2) * k**d)
+        flat, error = along([cosines] * d, flat), error * d * (1 + 2 / arb.pi() * arb(k).log()) ** (d - 1)
+        kept = [step * (c.mid() / step + 0.5).floor().unique_fmpz() for c in flat]
+        error = sum((abs(c - z) for c, z in zip(flat, kept, strict=True)), error)
+        result = self.polynomial([k] * d, along([change(k, True, False, 0, 1 / KAPPA)] * d, kept))
+        return result, number(float(error.upper()).hex()) * 2 + step
 
-    def prove(
-        self, what: str, pairs: Sequence[tuple[str, Any]], part: str, sign: int, value: fmpq, scale: fmpq
-    ) -> None:
-        """Prove sign·(Σ g P - value) >= 0 on a part of the boundary or, if there is no such part, in Ω."""
-        try:
-            p, error = self.total(pairs, scale)
-            p = sign * (p - value) - error
-            if not self.shell:
-                k = SIDES.index(part) if part else -1
-                return positive(p, [(b[k % 2],) * 2 if i == k // 2 else b for i, b in enumerate(self.box)])
-            *ps, t = self.ring.gens()
-            square, degree = sum((q * q for q in ps), 0 * t), max(0, p.total_degree())
-            n = 1 + degree // 5  # 1 + square varies moderately on a cell
-            cells = [[(fmpq(2 * k, n) - 1, fmpq(2 * k + 2, n) - 1) for k in range(n)]] * len(ps)
-            ring = fmpq_mpoly_ctx.get((*self.ring.names(), "h"), "lex")
-            homogeneous = ring.from_dict({(*e, degree - sum(e)): c for e, c in p.to_dict().items()})
-            for side in (1, -1):
-                gamma = [*(2 * t * q for q in ps), side * t * (1 - square), 1 + square]
-                whole = homogeneous.compose(*gamma, ctx=self.ring)
-                for cell in itertools.product(*cells, [(self.shell[0] if part else fmpq(0), self.shell[1])]):
-                    positive(whole, cell)
-        except ValueError as error:
-            raise ValueError(f"{what}: {error}") from error
+    def prove(self, what: str, pairs: Any, part: str, sign: int, value: fmpq, scale: fmpq = ONE) -> None:
+        """Prove sign·(Σ g P - value) >= 0 on a part of the boundary or, for the part "", in Ω."""
+        for bits in (16, 28, 40, 52):  # formulas are replaced by polynomials as accurately as is needed
+            p, error = self.total(pairs, scale / 2**bits)
+            try:
+                return self.nonnegative(sign * (p - value) - error, part)
+            except ValueError as failure:
+                need(error > 0 and bits < 52, f"{what}: {failure}")
+
+    def nonnegative(self, p: Any, part: str) -> None:
+        """Prove p >= 0 on a part of the boundary or, for the part "", in Ω."""
+        if self.box:
+            k = SIDES.index(part) if part else -1
+            return positive(p, [(b[k % 2], b[k % 2]) if i == k // 2 else b for i, b in enumerate(self.box)])
+        (*angles, t), degree = self.ring.gens(), max(0, p.total_degree())
+        square, n = sum((s * s for s in angles), 0 * t), 1 + degree // 16  # 1 + square varies moderately on a cell
+        cells = [[(fmpq(2 * k, n) - 1, fmpq(2 * k + 2, n) - 1) for k in range(n)]] * len(angles)
+        larger = fmpq_mpoly_ctx.get((*self.ring.names(), "h"), "lex")
+        homogeneous = larger.from_dict({(*e, degree - sum(e)): c for e, c in p.to_dict().items()})
+        for last in (t * (1 - square), t * (square - 1)):
+            whole = homogeneous.compose(*(2 * t * s for s in angles), last, 1 + square, ctx=self.ring)
+            for cell in itertools.product(*cells, [(self.shell[0] if part else fmpq(0), self.shell[1])]):
+                positive(whole, cell)
 
 
 def inspect(content: dict[str, Any]) -> list[str]:
@@ -316,45 +266,41 @@ def inspect(content: dict[str, Any]) -> list[str]:
     rest = json.dumps({k: v for k, v in content.items() if k != "digest"}, sort_keys=True, separators=(",", ":"))
     need(hashlib.sha256(rest.encode()).hexdigest() == content["digest"], "the digest does not belong to the contents")
     need(content["question"] == "mean exit time", "this question is unknown")
-    problem, claims, unreachable = content["problem"], content["claims"], content["unreachable"]
+    problem, claims, unreachable = content["problem"], content["claims"], {*content["unreachable"]}
     objects = [content, problem, problem["domain"], *content["functions"].values(), *claims, *content["starts"]]
     need({k for o in objects for k in o} <= {*KEYS.split()}, "there are unknown keys")
     ws = {name: Setting(problem, entry) for name, entry in content["functions"].items()}
-    w = next(iter(ws.values()))
-    parts, reflecting = {*w.distance}, {*problem["reflecting"]}
-    need({*unreachable} | reflecting <= parts and not {*unreachable} & reflecting, "the parts are not clear")
-    need(not reflecting or not w.shell, "only straight sides can reflect")
-    for part in reflecting:
-        w.prove(f"{part} reflects", w.flux(w.distance[part], w.distance[part]), part, 1, SMALL, SMALL)
-    for part in unreachable:
-        d = w.distance[part]
-        normal, error = w.total(w.flux(d, d))
-        q, remainder = divmod(normal, d)
-        need(remainder == 0 and error == 0, f"{part} can be reached: there is noise across it")
-        e, error = w.total([*w.generator(d), ("-1", q)])
-        if error != 0 or divmod(e, d)[1] != 0:
-            w.prove(f"{part} is unreachable", [*w.generator(d), ("-1", q)], part, 1, SMALL, SMALL)
-    bounds: dict[int, list[Any]] = {1: [], -1: []}
+    w, reflecting, bounds = next(iter(ws.values())), {*problem["reflecting"]}, {1: list[Any](), -1: list[Any]()}
+    need(unreachable | reflecting <= {*w.distance} and not unreachable & reflecting, "the parts are not clear")
+    need(not reflecting or w.box != [], "only straight sides can reflect")
+    for part, d in w.distance.items():
+        if part in reflecting:
+            w.prove(f"{part} reflects", w.flux(d, d), part, 1, SMALL)
+        elif part in unreachable:
+            (normal, error), away = w.total(w.flux(d, d)), w.generator(d)
+            q, remainder = divmod(normal, d)
+            need(remainder == 0 == error, f"{part} can be reached: there is noise across it")
+            e, error = w.total([*away, ("-1", q)])
+            if error != 0 or divmod(e, d)[1] != 0:
+                w.prove(f"{part} is unreachable", [*away, ("-1", q)], part, 1, SMALL)
     for claim in claims:
         sign, name = {"upper": 1, "lower": -1}[claim["kind"]], claim["function"]
         w, m, b = ws[name], number(claim["m" if sign == 1 else "M"]), number(claim["b"])
         need(m > 0, "m and M must be positive")
-        bounds[sign].append((w, m, b))
         w.prove(f"A {name}", w.generator(w.w), "", -sign, -m, m)
-        for part in parts - {*unreachable} - reflecting:
-            w.prove(f"{name} on {part}", [("1", w.w)], part, sign, -sign * b, m)
-        for part in reflecting:
-            w.prove(f"(a n)·∇{name} on {part}", w.flux(w.distance[part], w.w), part, -sign, fmpq(0), m)
+        for part in {*w.distance} - unreachable:
+            if part in reflecting:
+                w.prove(f"(a n)·∇{name} on {part}", w.flux(w.distance[part], w.w), part, -sign, fmpq(0), m)
+            else:
+                w.prove(f"{name} on {part}", [("1", w.w)], part, sign, -sign * b, m)
+        bounds[sign].append((w, m, sign * b))
     statements = []
     for start in content["starts"]:
         x, low, high = [number(t) for t in start["x"]], start["lower"], start["upper"]
-        need(all(w.at(d, x) >= 0 for d in w.distance.values()), f"a start, {start['x']}, is not in the domain")
-        best = max([(w.at(w.w, x) - b) / m for w, m, b in bounds[-1]] + [fmpq(0)])
-        need(number(low) <= best, "a lower bound at a start does not follow")
-        need(
-            high == "inf" or number(high) >= min((w.at(w.w, x) + b) / m for w, m, b in bounds[1]),
-            "an upper bound at a start does not follow",
-        )
+        need(all(w.at(d, x) >= 0 for d in w.distance.values()), f"the start {start['x']} is not in the domain")
+        lowest, highest = ([(w.at(w.w, x) + b) / m for w, m, b in bounds[sign]] for sign in (-1, 1))
+        need(number(low) <= max([*lowest, fmpq(0)]), "a lower bound at a start does not follow")
+        need(high == "inf" or number(high) >= min(highest), "an upper bound at a start does not follow")
         place = ", ".join(repr(float.fromhex(t)) for t in start["x"])
         statements.append(f"E_x τ at x = ({place}) lies in {[float.fromhex(low), float.fromhex(high)]}")
     return statements
@@ -362,29 +308,27 @@ def inspect(content: dict[str, Any]) -> list[str]:
 
 def check(text: str) -> Verdict:
     """Check the text of a certificate."""
-    precision, readable = ctx.prec, False
+    readable = False
     try:
         content = json.loads(text)
         need(content["format"] == "fpsolve-certificate-1", "this format is unknown")
-        readable, ctx.prec = True, 192
-        return Verdict(True, "every inequality is proved", inspect(content))
+        readable = True
+        with ctx.workprec(192):
+            return Verdict(True, "every inequality is proved", inspect(content), True)
     except Exception as error:  # whatever goes wrong, nothing is proved
-        reason = str(error) if type(error) is ValueError else f"malformed, {type(error).__name__}: {error}"
-        return Verdict(False, reason if readable else f"not a readable certificate: {error}", [], readable)
-    finally:
-        ctx.prec = precision
+        kind = "" if type(error) is ValueError else f"malformed, {type(error).__name__}: "
+        return Verdict(False, ("" if readable else "no readable certificate: ") + f"{kind}{error}", [], readable)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Check one file; return 0 accepted, 1 rejected, 2 unreadable."""
     try:
-        (path,) = sys.argv[1:] if argv is None else argv
-        verdict = check(Path(path).read_text(encoding="utf-8"))
+        verdict = check(Path(*arguments).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        verdict = Verdict(False, f"{error} (usage: python verify.py CERT.json)", [], readable=False)
-    print("\n".join(["accepted" if verdict.accepted else f"rejected: {verdict.reason}", *verdict.statements]))
+        verdict = Verdict(False, f"{error} (usage: python verify.py CERT.json)", [], False)
+    print("accepted" if verdict.accepted else f"rejected: {verdict.reason}", *verdict.statements, sep="\n")
     return 0 if verdict.accepted else 1 if verdict.readable else 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -281,7 +281,7 @@ def test_forged_certificates_are_rejected(name: str) -> None:
     assert verdict.reason and "digest" not in verdict.reason
 
 
-@pytest.mark.parametrize("make", [line, harmonic, square, log_cosh])
+@pytest.mark.parametrize("make", [line, harmonic, square])
 def test_each_coefficient_matters(make: Callable[[], Certificate]) -> None:
     """A change that moves w or A w by more than the claims' slack is seen; which coefficient it is does not matter."""
     content = make()
