@@ -18,13 +18,14 @@ from fpsolve.model.domains import Box, Interval
 from fpsolve.theory.balls import Ball, above, below
 from fpsolve.theory.certified.angular import Angular, least
 from fpsolve.theory.certified.arcs import StarBracket
-from fpsolve.theory.certified.generator import Generator
+from fpsolve.theory.certified.generator import BEYOND, Generator
 from fpsolve.theory.certified.polynomial import Polynomial
 from fpsolve.theory.certified.shapes import on_arc, on_ball, on_box, on_sector, on_sphere
 from fpsolve.theory.certified.task import corners
 
 Side = Literal["lower", "upper"]
 Piece = Angular | Ball  # a number at the end of an interval
+THIN = 1e-6  # relative width of a bracket
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +63,41 @@ class Setting:
         return [on_box(self.own(p))]
 
     def boundary(self, p: Polynomial, kind: Side) -> list[Piece]:
-        """Return p on each part of S."""
+        """Return p on each part of S; on all points between both sets that stand for a sublevel set, for either kind.
+
+        Nothing less would do: a lower bound is claimed at all points of Ω, also outside of the smaller set (it is not
+        positive there), and a may be negative outside of Ω, where no process leads to the larger set's boundary.
+        """
         if not self.absorbing:
             return []
         if self.star is not None:
             if p.dimension == 1:
-                lower, upper = self.ends(kind)
-                return list(p.at([np.array([arb(lower[0]), arb(upper[0])], dtype=object)]))
-            return [on_arc(p, self.star.center, arc, self.scale(kind)) for arc in self.star.sectors]
+                outer, inner = self.ends("upper"), self.ends("lower")
+                return [on_box(p.moved(outer[0], inner[0])), on_box(p.moved(inner[1], outer[1]))]
+            return self._between(p)
         if isinstance(self.domain, BallDomain):
             if p.dimension == 1:
                 c, r = arb(self.domain.center[0]), arb(self.domain.radius)
                 return list(p.at([np.array([c - r, c + r], dtype=object)]))
             return [on_sphere(p, self.domain.center, self.domain.radius)]
         return [on_face(self.own(p), *side(self.domain, name)) for name in self.absorbing]
+
+    def _between(self, p: Polynomial) -> list[Piece]:
+        """Return p between the two curves; from both, with the error ``(outer - inner)²/8 max|∂_s² p|``, if thin."""
+        assert self.star is not None
+        center, inner, outer = self.star.center, arb(self.star.inner), arb(self.star.outer)
+        if self.star.width > THIN:
+            return [on_sector(p, center, arc, self.star.outer, inner / outer) for arc in self.star.sectors]
+        # |γ - c| is less than the lengths of the box, and the points lie in it: |T_k| <= 1 up to rounding
+        bent = arb(0)
+        for i in range(p.dimension):
+            for j in range(p.dimension):
+                bent += 4 * p.half(i) * p.half(j) * p.derivative(i).derivative(j).size()
+        missed = (outer - inner) ** 2 / 8 * bent * BEYOND
+        pieces = [on_arc(p, center, arc, s) for arc in self.star.sectors for s in (self.star.inner, self.star.outer)]
+        for piece in pieces:
+            piece.coefficients.flat[0] = piece.coefficients.flat[0] + arb(0, 1) * missed
+        return list(pieces)
 
     def own(self, p: Polynomial) -> Polynomial:
         """Return p in the variables of the box or interval Ω."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from flint import arb
 
+from fpsolve.theory.balls import Ball
 from fpsolve.theory.certified.angular import Angular, Kind, equispaced, trigonometric_coefficients
 from fpsolve.theory.certified.polynomial import (
     Polynomial,
@@ -65,14 +66,17 @@ def on_sphere(polynomial: Polynomial, center: Sequence[float], radius: float) ->
     return Angular(_kinds("trig", polynomial.dimension - 1), values, spans)
 
 
-def on_sector(polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequence[float]], scale: float) -> Angular:
-    """Return p on ``c + scale ρ (γ(t) - c)``, 0 <= ρ <= 1, t in [-1, 1], γ a Bézier arc: a polynomial in ρ and t.
+def on_sector(
+    polynomial: Polynomial, center: Sequence[float], arc: Sequence[Sequence[float]], scale: float, first: Ball = 0
+) -> Angular:
+    """Return p on ``c + scale ρ (γ(t) - c)``, first <= ρ <= 1, t in [-1, 1], γ a Bézier arc: a polynomial in ρ and t.
 
-    The angles are those of ``2ρ - 1 = cos φ`` and ``t = cos ψ``.
+    The angles are those of ``ρ = first + (1 - first)(1 + cos φ)/2`` and ``t = cos ψ``.
     """
     polynomial, m = truncated(polynomial)
     along = m * (len(arc) - 1)
-    values = along_rays(polynomial, m, center, _arc_offsets(center, arc, scale, along + 1), lambda s: (1 + s) / 2)
+    offsets = _arc_offsets(center, arc, scale, along + 1)
+    values = along_rays(polynomial, m, center, offsets, lambda s: first + (1 - first) * (1 + s) / 2)
     values = contract(to_coefficients(along + 1), values, 1)
     return Angular(_kinds("cos", 2), values, ((0.0, 1.0), (0.0, 1.0))).trimmed(TINY)
 

@@ -1,0 +1,46 @@
+"""Attacks on certified enclosures: each of these once gave, or nearly gave, a statement that is not a theorem."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fpsolve.model.domains import Sublevel
+from fpsolve.model.process import SGD
+from fpsolve.theory.certified.angular import least, two_sided
+from fpsolve.theory.certified.arcs import StarBracket, trace_curve
+from fpsolve.theory.certified.polynomial import Polynomial, precision
+from fpsolve.theory.certified.setting import Setting
+
+
+def squared_ring(size: float) -> Polynomial:
+    """Return size·(1 - (r² - 1)²) on [-2, 2]², largest for r = 1, in the middle of a bracket of the unit disc."""
+    square = np.zeros((5, 5))  # r² = 4 s² + 4 t² = 4 + 2 T_2(s) + 2 T_2(t)
+    square[0, 0], square[2, 0], square[0, 2] = 3.0, 2.0, 2.0  # r² - 1
+    s = np.polynomial.chebyshev.chebvander2d(*np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)), [4, 4])
+    rows = s.reshape(-1, 25)
+    c = np.linalg.lstsq(rows, 1 - (rows @ square.ravel()) ** 2, rcond=None)[0].reshape(5, 5)
+    c = np.round(c * 2**20) / 2**20  # exact: the coefficients are dyadic
+    return Polynomial.of_floats((-2.0, -2.0), (2.0, 2.0), [size * c])
+
+
+@pytest.mark.parametrize("half", [4e-7, 0.02])
+def test_a_function_may_not_rise_between_the_curves_around_a_level_set(half: float) -> None:
+    # lower bounds are claimed at all points of Ω, also between the curves, and Ω's boundary lies there
+    process = SGD("x**2 + y**2", epsilon2=1.0)
+    domain = Sublevel(process.landscape, 1.0, (0.0, 0.0), (-2.0, -2.0), (2.0, 2.0))
+    curve = trace_curve(domain, 8)
+    assert not isinstance(curve, str)
+    nothing: Any = None
+    star = StarBracket((0.0, 0.0), curve, 1.0 - half, 1.0 + half)
+    setting = Setting(domain, ("boundary",), nothing, star)
+    p = squared_ring(1.0 / half**2)
+    with precision(256):
+        for piece in setting.boundary(p, "lower"):
+            highest = -least(piece.negative(), 1e-9, math.inf, -math.inf, time.monotonic() + 5)[0]
+            assert max(highest, two_sided(piece).upper) >= 1.0 / half**2 * (1 - 1e-14)
+            assert two_sided(piece).upper - two_sided(piece).lower < 30.0 + 1e-12 / half**2  # 4 is the range
