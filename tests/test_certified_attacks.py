@@ -43,4 +43,4 @@ def test_a_function_may_not_rise_between_the_curves_around_a_level_set(half: flo
         for piece in setting.boundary(p, "lower"):
             highest = -least(piece.negative(), 1e-9, math.inf, -math.inf, time.monotonic() + 5)[0]
             assert max(highest, two_sided(piece).upper) >= 1.0 / half**2 * (1 - 1e-14)
-            assert two_sided(piece).upper - two_sided(piece).lower < 3e3  # from one curve alone it is 4
+            assert two_sided(piece).upper - two_sided(piece).lower < 4e3  # from one curve alone it is 4
