@@ -4,15 +4,15 @@ Theorem. dX = f dt + sqrt(2a) dW in Ω, a >= 0 (assumed), generator A u = tr(a D
 of the boundary with X_τ in S almost surely, w a polynomial. By Itô's formula ``-A w >= m > 0`` in Ω and ``w >= -b`` on
 S give ``E_x τ <= (w(x) + b)/m``; ``-A w <= M`` in Ω, M > 0, and ``w <= b`` on S give ``E_x τ >= (w(x) - b)/M``.
 On a reflecting side (outer normal n, push along -a n) n·a n > 0 and, instead of a condition on w, ``(a n)·∇w >= 0`` for
-upper and ``<= 0`` for lower bounds. A part {d = 0} (d > 0 in Ω) is not in S if q = (∇d·a∇d)/d is smooth
-and e = A d - q is positive on the closed part or a smooth multiple of d: then A(-log d) = -e/d is bounded above there.
+upper and ``<= 0`` for lower bounds. A part {d = 0} (d > 0 in Ω) is not in S if q = (∇d·a∇d)/d is smooth and e = A d - q
+is positive on the closed part or a smooth multiple of d: then A(-log d) = -e/d is bounded above near the part.
 
 Method. X = (x - mid)/half maps the box of w to [-1, 1]^d. A formula that is no polynomial is replaced by an interpolant
 in K Chebyshev nodes per direction. If |g| <= G for one coordinate in the filled ellipse with foci ±κ and semi-axes
 κ(ρ ± 1/ρ)/2, the others real, this costs an error of 4 G ρ^(1-K)/(ρ-1), times Lebesgue constants of other directions.
-What remains is p >= 0 for polynomials p with rational coefficients, on boxes, or on balls, where X = t (2s, ±(1 - |s|²))
-/(1 + |s|²) gives polynomials of s and t after multiplication by a power of 1 + |s|². On a cell, a polynomial is not
-below its least Bernstein coefficient; cells are halved if need be. Numbers are exact or balls rounded outward (Arb).
+What remains is p >= 0 for polynomials p with rational coefficients, on boxes, or on balls X = t (2s, ±(1 - |s|²))/(1 +
+|s|²), where p times a power of 1 + |s|² is a polynomial of s and t. On a cell, a polynomial is not below its least
+Bernstein coefficient; cells are halved if need be. Numbers are exact or balls rounded outward (Arb).
 """
 
 import ast
@@ -32,12 +32,15 @@ from flint import acb, arb, arb_mat, ctx, fmpq, fmpq_mat, fmpq_mpoly_ctx
 KEYS = """format made_by question problem unreachable functions claims starts digest variables domain reflecting loss
 covariance epsilon2 covariance_scale extra_diffusion drift diffusion shape center radius lower upper coefficients kind
 function m M b x"""
-SIDES, LIMIT = ("left", "right", "bottom", "top", "back", "front"), 100_000
-KAPPA, SMALL, ONE = fmpq(1024, 1023), fmpq(1, 2**40), fmpq(1)
+FORMAT, LIMIT = "fpsolve-certificate-1", 100_000
+SIDES = ("left", "right", "bottom", "top", "back", "front")
+KAPPA, SMALL = fmpq(1024, 1023), fmpq(1, 2**40)
 NAMES = ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf", "abs")
 ACTIONS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv, "Pow": pow}
-EXACT: dict[str, Any] = ACTIONS | {"number": lambda t: fmpq(*map(int, sympy.Rational(t).as_numer_denom()))}
-EXACT |= {"Pow": lambda z, e: z ** int(str(e))}  # fails for other exponents
+EXACT: dict[str, Any] = ACTIONS | {
+    "number": lambda t: fmpq(str(sympy.Rational(t))),
+    "Pow": lambda z, e: z ** int(str(e)),
+}
 SYMBOLS: dict[str, Any] = ACTIONS | {n: getattr(sympy, "Abs" if n == "abs" else n) for n in NAMES}
 SYMBOLS |= {"number": sympy.Rational, "pi": lambda: sympy.pi}
 BALLS: dict[str, Any] = ACTIONS | {n: operator.methodcaller(n) for n in NAMES}
@@ -72,7 +75,7 @@ def number(text: str) -> fmpq:
 def evaluate(node: ast.AST, x: dict[str, Any], algebra: dict[str, Any]) -> Any:
     """Return the value of a formula in an algebra; only what is listed here is allowed, nothing is executed."""
     match node:
-        case ast.Expression(body=part) | ast.UnaryOp(op=ast.UAdd(), operand=part):
+        case ast.UnaryOp(op=ast.UAdd(), operand=part):
             return evaluate(part, x, algebra)
         case ast.Constant(value=int() | float() as value):
             return algebra["number"](repr(value))  # 0.1 means 1/10
@@ -91,13 +94,14 @@ def evaluate(node: ast.AST, x: dict[str, Any], algebra: dict[str, Any]) -> Any:
 def change(n: int, source: bool, target: bool, shift: fmpq, scale: fmpq) -> fmpq_mat:
     """Return the matrix of b_k(shift + scale s), k < n, in the basis b_j(s); True Chebyshev, False powers."""
     columns = [[fmpq(j == 0) for j in range(n)]]
-    for k in range(1, n):
-        times = [fmpq(0)] * (n + 1)  # s b_j = b_{j+1}, or (b_{j+1} + b_{j-1})/2
-        for j, c in enumerate(columns[-1][:k]):
-            times[j + 1] += c / 2 if target and j else c
-            times[j - 1] += c / 2 if target and j else 0
-        column = [shift * c + scale * t for c, t in zip(columns[-1], times, strict=False)]
-        columns.append([2 * c - b for c, b in zip(column, columns[-2], strict=True)] if source and k > 1 else column)
+    for _ in range(1, n):  # s b_j = b_{j+1}, or (b_{j+1} + b_{j-1})/2
+        last = columns[-1]
+        down = [*(c / 2 if target else fmpq(0) for c in last[1:]), fmpq(0)]
+        times = map(operator.add, [fmpq(0), last[0], *(c / 2 if target else c for c in last[1:-1])], down)
+        column = [shift * c + scale * t for c, t in zip(last, times, strict=False)]
+        columns.append(
+            [2 * c - b for c, b in zip(column, columns[-2], strict=True)] if source and len(columns) > 1 else column
+        )
     return fmpq_mat(columns).transpose()
 
 
@@ -157,26 +161,22 @@ class Setting:
         self.at = lambda p, x: p(*[(z - m) / h for z, m, h in zip(x, self.mid, self.half, strict=True)])
         self.slopes = lambda p: [p.derivative(i) * (1 / h) for i, h in enumerate(self.half)]
         self.x = [m + h * g for m, h, g in zip(self.mid, self.half, ring.gens(), strict=True)]
-        flat = [sum(map(number, [c] if isinstance(c, str) else c), fmpq(0)) for c in entry["coefficients"]]
         self.polynomial = lambda n, c: ring.from_dict(dict(zip(itertools.product(*map(range, n)), c, strict=True)))
+        flat = [sum(map(number, [c] if isinstance(c, str) else c), fmpq(0)) for c in entry["coefficients"]]
         self.w = self.polynomial(shape, along([change(k, True, False, 0, 1) for k in shape], flat))
         need(sgd != ("drift" in problem), "loss or drift, not both")
-        matrix, self.f, scales = (
-            problem["covariance" if sgd else "diffusion"],
-            problem.get("drift", []),
-            [ONE, ONE, 0 * ONE],
-        )
+        scales, matrix = [fmpq(1), fmpq(1), fmpq(0)], problem["covariance" if sgd else "diffusion"]
         if sgd:
             scales = [number(problem[k]) for k in ("epsilon2", "covariance_scale", "extra_diffusion")]
             z = {name: sympy.Symbol(name, real=True) for name in self.names}
-            loss = evaluate(ast.parse(problem["loss"].strip(), mode="eval"), z, SYMBOLS)
-            self.f = [sympy.sstr(-sympy.diff(loss, s)) for s in z.values()]
-        need(min(scales[:2]) > 0 <= scales[2] and len(self.f) == len(matrix) == self.d, "drift or noise is wrong")
+            loss = evaluate(ast.parse(problem["loss"].strip(), mode="eval").body, z, SYMBOLS)
+        f = [sympy.sstr(-sympy.diff(loss, s)) for s in z.values()] if sgd else problem["drift"]
+        need(min(scales[:2]) > 0 <= scales[2] and len(f) == len(matrix) == self.d, "drift or noise is wrong")
         need(matrix == [*map(list, zip(*matrix, strict=True))], "a is not symmetric")
         a = [(i, j, matrix[i][j], scales[0] * scales[1]) for i in n for j in n] + [(i, i, "1", scales[2]) for i in n]
         self.flux = lambda p, q: [(g, s * self.slopes(p)[i] * self.slopes(q)[j]) for i, j, g, s in a]
-        self.second = lambda p: [(g, s * self.slopes(self.slopes(p)[i])[j]) for i, j, g, s in a]
-        self.generator = lambda p: [*self.second(p), *zip(self.f, self.slopes(p), strict=True)]  # A p as pairs (g, P)
+        second = lambda p: [(g, s * self.slopes(self.slopes(p)[i])[j]) for i, j, g, s in a]  # noqa: E731
+        self.generator = lambda p: [*second(p), *zip(f, self.slopes(p), strict=True)]  # A p as pairs (g, P)
         if domain["shape"] == "ball":
             center, r = [number(t) for t in domain["center"]], number(domain["radius"])
             self.distance = {"boundary": r * r - sum((x - c) ** 2 for x, c in zip(self.x, center, strict=True))}
@@ -190,7 +190,7 @@ class Setting:
             self.box = [[(c - m) / h for c in e] for e, m, h in zip(ends, self.mid, self.half, strict=True)]
             need(all(-1 - SMALL < p < q < 1 + SMALL for p, q in self.box), "w does not reach the boundary")
 
-    def total(self, pairs: list[tuple[str, Any]], scale: fmpq = ONE) -> tuple[Any, fmpq]:
+    def total(self, pairs: list[tuple[str, Any]], scale: fmpq) -> tuple[Any, fmpq]:
         """Return Σ g P as a polynomial for |X_i| <= 1 + SMALL, and a bound of the error."""
         result, error = 0 * self.w, fmpq(0)
         for text, p in [pair for pair in pairs if pair[1] != 0]:
@@ -203,23 +203,21 @@ class Setting:
     @lru_cache  # noqa: B019
     def formula(self, text: str, bits: int) -> tuple[Any, fmpq]:
         """Return a formula as a polynomial for |X_i| <= κ, and a bound of the error, about 2^-bits."""
-        tree, d = ast.parse(text.strip(), mode="eval"), self.d
+        tree, d = ast.parse(text.strip(), mode="eval").body, self.d
         try:
             return 0 * self.w + evaluate(tree, dict(zip(self.names, self.x, strict=True)), EXACT), fmpq(0)
         except Exception:  # a function, a division: no polynomial
             frame = [(acb(m), acb(h * KAPPA)) for m, h in zip(self.mid, self.half, strict=True)]
-
-        def values(spots: list[list[Any]]) -> list[Any]:
-            places = ([m + h * z for (m, h), z in zip(frame, s, strict=True)] for s in itertools.product(*spots))
-            return [evaluate(tree, dict(zip(self.names, x, strict=True)), BALLS) for x in places]
-
+        places = lambda s: [m + h * z for (m, h), z in zip(frame, s, strict=True)]  # noqa: E731
+        g = lambda s: evaluate(tree, dict(zip(self.names, places(s), strict=True)), BALLS)  # noqa: E731
         cuts, most, best = 64 // d**2, 640 // d**2, (10**6, arb(0))
         real = [acb(arb(k, 1) / cuts) for k in range(1 - cuts, cuts, 2)]
         for rho in map(arb, (1.2, 1.5, 1.9, 2.4, 3, 4, 6, 9, 15, 30, 100)):
             radii = [(rho ** fmpq(k, 4)).union(rho ** fmpq(k + 1, 4)) for k in range(4)]
             turned = [q * acb(0, arb(k + 0.5, 0.5) * arb.pi() / 24).exp() for q in radii for k in range(24)]
             filled = [(z + 1 / z) / 2 for z in turned]  # the upper half: g is real on the real axis
-            found = [abs(v) for i in range(d) for v in values([filled if i == j else real for j in range(d)])]
+            spots = [itertools.product(*(filled if i == j else real for j in range(d))) for i in range(d)]
+            found = [abs(g(s)) for s in itertools.chain(*spots)]
             if not all(v.is_finite() for v in found):
                 break
             size = 4 * max(v.upper() for v in found) / (rho - 1)
@@ -229,14 +227,14 @@ class Setting:
         need(k <= most, f"{text} is not analytic enough")
         angles = [arb.pi() * (2 * j + 1) / (2 * k) for j in range(k)]
         cosines = arb_mat([[(j * u).cos() * (2 if j else 1) / k for u in angles] for j in range(k)])
-        flat, step = [v.real for v in values([[u.cos() for u in angles]] * d)], fmpq(1, 2 ** (bits + 2) * k**d)
-        flat, error = along([cosines] * d, flat), error * d * (1 + 2 / arb.pi() * arb(k).log()) ** (d - 1)
+        flat = along([cosines] * d, [g(s).real for s in itertools.product([u.cos() for u in angles], repeat=d)])
+        error, step = error * d * (1 + 2 / arb.pi() * arb(k).log()) ** (d - 1), fmpq(1, 2 ** (bits + 2) * k**d)
         kept = [step * (c.mid() / step + 0.5).floor().unique_fmpz() for c in flat]
         error = sum((abs(c - z) for c, z in zip(flat, kept, strict=True)), error)
         result = self.polynomial([k] * d, along([change(k, True, False, 0, 1 / KAPPA)] * d, kept))
         return result, number(float(error.upper()).hex()) * 2 + step
 
-    def prove(self, what: str, pairs: Any, part: str, sign: int, value: fmpq, scale: fmpq = ONE) -> None:
+    def prove(self, what: str, pairs: Any, part: str, sign: int, value: fmpq, scale: fmpq) -> None:
         """Prove sign·(Σ g P - value) >= 0 on a part of the boundary or, for the part "", in Ω."""
         for bits in (16, 28, 40, 52):  # formulas are replaced by polynomials as accurately as is needed
             p, error = self.total(pairs, scale / 2**bits)
@@ -275,14 +273,14 @@ def inspect(content: dict[str, Any]) -> list[str]:
     need(not reflecting or w.box != [], "only straight sides can reflect")
     for part, d in w.distance.items():
         if part in reflecting:
-            w.prove(f"{part} reflects", w.flux(d, d), part, 1, SMALL)
+            w.prove(f"{part} reflects", w.flux(d, d), part, 1, SMALL, fmpq(1))
         elif part in unreachable:
-            (normal, error), away = w.total(w.flux(d, d)), w.generator(d)
+            (normal, error), away = w.total(w.flux(d, d), fmpq(1)), w.generator(d)
             q, remainder = divmod(normal, d)
             need(remainder == 0 == error, f"{part} can be reached: there is noise across it")
-            e, error = w.total([*away, ("-1", q)])
+            e, error = w.total([*away, ("-1", q)], fmpq(1))
             if error != 0 or divmod(e, d)[1] != 0:
-                w.prove(f"{part} is unreachable", [*away, ("-1", q)], part, 1, SMALL)
+                w.prove(f"{part} is unreachable", [*away, ("-1", q)], part, 1, SMALL, fmpq(1))
     for claim in claims:
         sign, name = {"upper": 1, "lower": -1}[claim["kind"]], claim["function"]
         w, m, b = ws[name], number(claim["m" if sign == 1 else "M"]), number(claim["b"])
@@ -301,31 +299,29 @@ def inspect(content: dict[str, Any]) -> list[str]:
         lowest, highest = ([(w.at(w.w, x) + b) / m for w, m, b in bounds[sign]] for sign in (-1, 1))
         need(number(low) <= max([*lowest, fmpq(0)]), "a lower bound at a start does not follow")
         need(high == "inf" or number(high) >= min(highest), "an upper bound at a start does not follow")
-        place = ", ".join(repr(float.fromhex(t)) for t in start["x"])
-        statements.append(f"E_x τ at x = ({place}) lies in {[float.fromhex(low), float.fromhex(high)]}")
+        ends = [float.fromhex(low), float.fromhex(high)]
+        statements.append(f"E_x τ at x = {tuple(map(float.fromhex, start['x']))} lies in {ends}")
     return statements
 
 
 def check(text: str) -> Verdict:
     """Check the text of a certificate."""
-    readable = False
+    content = None
     try:
         content = json.loads(text)
-        need(content["format"] == "fpsolve-certificate-1", "this format is unknown")
-        readable = True
+        need(content["format"] == FORMAT, "this format is unknown")
         with ctx.workprec(192):
             return Verdict(True, "every inequality is proved", inspect(content), True)
     except Exception as error:  # whatever goes wrong, nothing is proved
+        readable = isinstance(content, dict) and content.get("format") == FORMAT
         kind = "" if type(error) is ValueError else f"malformed, {type(error).__name__}: "
-        return Verdict(False, ("" if readable else "no readable certificate: ") + f"{kind}{error}", [], readable)
+        return Verdict(False, f"{kind}{error}", [], readable)
 
 
 def main(arguments: list[str]) -> int:
     """Check one file; return 0 accepted, 1 rejected, 2 unreadable."""
-    try:
-        verdict = check(Path(*arguments).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        verdict = Verdict(False, f"{error} (usage: python verify.py CERT.json)", [], False)
+    path = Path(*arguments)
+    verdict = check(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "")
     print("accepted" if verdict.accepted else f"rejected: {verdict.reason}", *verdict.statements, sep="\n")
     return 0 if verdict.accepted else 1 if verdict.readable else 2
 
