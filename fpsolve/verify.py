@@ -37,10 +37,8 @@ SIDES = ("left", "right", "bottom", "top", "back", "front")
 KAPPA, SMALL = fmpq(1024, 1023), fmpq(1, 2**40)
 NAMES = ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf", "abs")
 ACTIONS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv, "Pow": pow}
-EXACT: dict[str, Any] = ACTIONS | {
-    "number": lambda t: fmpq(str(sympy.Rational(t))),
-    "Pow": lambda z, e: z ** int(str(e)),
-}
+EXACT: dict[str, Any] = ACTIONS | {"number": lambda t: fmpq(str(sympy.Rational(t)))}
+EXACT |= {"Pow": lambda z, e: z ** int(str(e))}  # fails for other exponents
 SYMBOLS: dict[str, Any] = ACTIONS | {n: getattr(sympy, "Abs" if n == "abs" else n) for n in NAMES}
 SYMBOLS |= {"number": sympy.Rational, "pi": lambda: sympy.pi}
 BALLS: dict[str, Any] = ACTIONS | {n: operator.methodcaller(n) for n in NAMES}
@@ -67,9 +65,10 @@ def need(condition: bool, reason: str) -> None:
         raise ValueError(reason)
 
 
-def number(text: str) -> fmpq:
-    """Return the exact value of a finite float in hexadecimal."""
-    return fmpq(*float.fromhex(text).as_integer_ratio())
+def number(text: str | list[str]) -> fmpq:
+    """Return the exact value of a finite float in hexadecimal, or of a sum of such."""
+    parts = [text] if isinstance(text, str) else text
+    return sum((fmpq(*float.fromhex(t).as_integer_ratio()) for t in parts), fmpq(0))
 
 
 def evaluate(node: ast.AST, x: dict[str, Any], algebra: dict[str, Any]) -> Any:
@@ -98,10 +97,9 @@ def change(n: int, source: bool, target: bool, shift: fmpq, scale: fmpq) -> fmpq
         last = columns[-1]
         down = [*(c / 2 if target else fmpq(0) for c in last[1:]), fmpq(0)]
         times = map(operator.add, [fmpq(0), last[0], *(c / 2 if target else c for c in last[1:-1])], down)
-        column = [shift * c + scale * t for c, t in zip(last, times, strict=False)]
-        columns.append(
-            [2 * c - b for c, b in zip(column, columns[-2], strict=True)] if source and len(columns) > 1 else column
-        )
+        two = 1 + (source and len(columns) > 1)  # T_{k+1} = 2 s T_k - T_{k-1}
+        steps = zip(last, times, columns[-2:][0], strict=False)
+        columns.append([two * (shift * c + scale * t) + (1 - two) * b for c, t, b in steps])
     return fmpq_mat(columns).transpose()
 
 
@@ -162,7 +160,7 @@ class Setting:
         self.slopes = lambda p: [p.derivative(i) * (1 / h) for i, h in enumerate(self.half)]
         self.x = [m + h * g for m, h, g in zip(self.mid, self.half, ring.gens(), strict=True)]
         self.polynomial = lambda n, c: ring.from_dict(dict(zip(itertools.product(*map(range, n)), c, strict=True)))
-        flat = [sum(map(number, [c] if isinstance(c, str) else c), fmpq(0)) for c in entry["coefficients"]]
+        flat = list(map(number, entry["coefficients"]))
         self.w = self.polynomial(shape, along([change(k, True, False, 0, 1) for k in shape], flat))
         need(sgd != ("drift" in problem), "loss or drift, not both")
         scales, matrix = [fmpq(1), fmpq(1), fmpq(0)], problem["covariance" if sgd else "diffusion"]
@@ -213,9 +211,9 @@ class Setting:
         cuts, most, best = 64 // d**2, 640 // d**2, (10**6, arb(0))
         real = [acb(arb(k, 1) / cuts) for k in range(1 - cuts, cuts, 2)]
         for rho in map(arb, (1.2, 1.5, 1.9, 2.4, 3, 4, 6, 9, 15, 30, 100)):
-            radii = [(rho ** fmpq(k, 4)).union(rho ** fmpq(k + 1, 4)) for k in range(4)]
-            turned = [q * acb(0, arb(k + 0.5, 0.5) * arb.pi() / 24).exp() for q in radii for k in range(24)]
-            filled = [(z + 1 / z) / 2 for z in turned]  # the upper half: g is real on the real axis
+            parts = itertools.product(range(4), range(24))  # of the upper half: g is real on the real axis
+            turns = [(rho.log() * arb(k + 0.5, 0.5) / 4, arb.pi() * arb(j + 0.5, 0.5) / 24) for k, j in parts]
+            filled = [acb(*z).cosh() for z in turns]
             spots = [itertools.product(*(filled if i == j else real for j in range(d))) for i in range(d)]
             found = [abs(g(s)) for s in itertools.chain(*spots)]
             if not all(v.is_finite() for v in found):
@@ -299,7 +297,7 @@ def inspect(content: dict[str, Any]) -> list[str]:
         lowest, highest = ([(w.at(w.w, x) + b) / m for w, m, b in bounds[sign]] for sign in (-1, 1))
         need(number(low) <= max([*lowest, fmpq(0)]), "a lower bound at a start does not follow")
         need(high == "inf" or number(high) >= min(highest), "an upper bound at a start does not follow")
-        ends = [float.fromhex(low), float.fromhex(high)]
+        ends = [float(number(low)), math.inf if high == "inf" else float(number(high))]
         statements.append(f"E_x τ at x = {tuple(map(float.fromhex, start['x']))} lies in {ends}")
     return statements
 
