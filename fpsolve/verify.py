@@ -297,7 +297,8 @@ def inspect(content: dict[str, Any]) -> list[str]:
         lowest, highest = ([(w.at(w.w, x) + b) / m for w, m, b in bounds[sign]] for sign in (-1, 1))
         need(number(low) <= max([*lowest, fmpq(0)]), "a lower bound at a start does not follow")
         need(high == "inf" or number(high) >= min(highest), "an upper bound at a start does not follow")
-        ends = [float(number(low)), math.inf if high == "inf" else float(number(high))]
+        last = math.inf if high == "inf" else math.nextafter(float(number(high)), math.inf)  # rounded outward
+        ends = [max(0.0, math.nextafter(float(number(low)), -math.inf)), last]
         statements.append(f"E_x τ at x = {tuple(map(float.fromhex, start['x']))} lies in {ends}")
     return statements
 
