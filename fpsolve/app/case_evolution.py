@@ -76,11 +76,15 @@ class BackwardCase:
 
 @dataclass(frozen=True)
 class SteadyCase:
-    """[steady]: how many eigenpairs, which expectations, and the strengths δ of the noise that is added."""
+    """[steady]: how many eigenpairs, which expectations, and the strengths δ of the noise that is added.
+
+    `bounds`: ("certified",) for a proved lower bound of the spectral gap, within the seconds of ``bounds.budget``.
+    """
 
     eigenvalues: int = 3
     observables: tuple[str, ...] = ()
     deltas: tuple[float, ...] = ()
+    bounds: tuple[str, ...] = ()
 
 
 # --- single values -------------------------------------------------------------------------------------
@@ -144,6 +148,12 @@ def _deltas(key: str, value: object) -> Vector:
     return deltas
 
 
+def _certified(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(key, value, '["certified"] or []')
+    return tuple(dict.fromkeys(r.one_of("certified")(key, name) for name in value))
+
+
 SCHEDULE: dict[str, Reader] = {"learning_rate": _course, "batch_size": _course}
 _TIMED: dict[str, Reader] = {
     "initial": _initial, "times": _times, "boundary": r.one_of(*BOUNDARIES), "step": r.positive, "order": _order,
@@ -153,7 +163,9 @@ EVOLVE: dict[str, Reader] = _TIMED | {
     "radius": r.positive, "delta": r.positive, "gap": r.flag, "checkpoint_seconds": r.positive,
 }  # fmt: skip
 BACKWARD: dict[str, Reader] = _TIMED | {"terminal": r.formula, "points": r.points}
-STEADY: dict[str, Reader] = {"eigenvalues": r.count, "observables": r.some_formulas, "deltas": _deltas}
+STEADY: dict[str, Reader] = {
+    "eigenvalues": r.count, "observables": r.some_formulas, "deltas": _deltas, "bounds": _certified,
+}  # fmt: skip
 
 
 # --- sections ------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from fpsolve.app.report import (
 )
 from fpsolve.app.report import constant as constant_facts
 from fpsolve.app.report_numbers import enclosure_text, width_text
+from fpsolve.app.report_questions import question_blocks, questions_summary, start_summary
 from fpsolve.fem.parallel import on_root
 from fpsolve.theory.bounds import Bound
 
@@ -64,6 +65,7 @@ def bounds_summary(answer: BoundsAnswer) -> dict[str, Any]:
             {"method": a.method, "degree": a.degree, "width": a.width, "seconds": a.seconds} for a in enclosure.attempts
         ],
         "certificate": None if enclosure.certificate is None else CERTIFICATE,
+        **questions_summary(answer),
     }
 
 
@@ -78,7 +80,7 @@ def _start(answer: BoundsAnswer, i: int) -> dict[str, Any]:
         "from": {"lower": source[0], "upper": source[1]},
         "steps": None if lower is None or upper is None else _outward(lower, upper),
     }
-    return entry | {kind: _kind_at(answer, kind, i) for kind in KINDS}
+    return entry | {kind: _kind_at(answer, kind, i) for kind in KINDS} | start_summary(answer, i)
 
 
 def _kind_at(answer: BoundsAnswer, kind: str, i: int) -> dict[str, float | None] | None:
@@ -128,7 +130,8 @@ def hypotheses(bounds: Iterable[Bound]) -> dict[str, Any]:
 def bounds_table(answer: BoundsAnswer, files: Sequence[Path] = ()) -> str:
     """Return the result as text: a line for each start, then how it was found, the theorems, messages and files."""
     theorems = [line for bound in answer.bounds for line in bound_lines(bound)]
-    blocks = [heading(answer.case, answer.process), _starts(answer), _facts(answer), _attempts(answer), theorems]
+    blocks = [heading(answer.case, answer.process), _starts(answer), *question_blocks(answer)]
+    blocks += [_facts(answer), _attempts(answer), theorems]
     return table_text(blocks, answer.messages, files)
 
 

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fpsolve.app.report import aligned, common_summary, heading, point_text, solver_facts, table_text
+from fpsolve.app.report_numbers import enclosure_text
 
 if TYPE_CHECKING:
     from fpsolve.app.run_steady import SteadyAnswer
     from fpsolve.problems.noisy_limit import NoisyLimit
+    from fpsolve.problems.steady_result import SteadyResult
+    from fpsolve.theory.certified.gap import GapBound
+
+#: Multiples of the estimated error, and part of the gap, by which it may lie below its proved bound.
+ERRORS, PART = 3.0, 1e-9
 
 
 def steady_summary(answer: SteadyAnswer) -> dict[str, Any]:
@@ -41,6 +47,7 @@ def steady_summary(answer: SteadyAnswer) -> dict[str, Any]:
         "zero_count": result.zero_count,
         "unique": result.unique,
         "spectral_gap": result.spectral_gap,
+        "spectral_gap_bound": None if answer.gap_bound is None else _gap(answer.gap_bound),
         "poincare": result.poincare,
         "poincare_reason": result.poincare_reason,
         "current_norm": result.current_norm,
@@ -60,6 +67,12 @@ def steady_summary(answer: SteadyAnswer) -> dict[str, Any]:
         ],
         "noisy_limit": None if answer.limit is None else _limit(answer.limit),
     }
+
+
+def _gap(bound: GapBound) -> dict[str, Any]:
+    """Return the proved lower bound of the spectral gap; null where there is none."""
+    value = bound.value if bound.verified else None
+    return {"value": value, "verified": bound.verified, "reason": bound.reason, "theorem": bound.theorem}
 
 
 def _limit(limit: NoisyLimit) -> dict[str, Any]:
@@ -116,10 +129,34 @@ def _eigenvalues(answer: SteadyAnswer) -> list[str]:
         rows.append([f"{k}", f"{value.real:.10g}", f"{value.imag:.10g}", f"{error:.1e}"])
     constant = f"none: {result.poincare_reason}" if result.poincare is None else f"{result.poincare:.8g}"
     one = "one" if result.unique else f"{result.zero_count} with a density"
-    return [
-        *aligned(rows),
-        f"spectral gap {result.spectral_gap:.8g}; Poincaré constant {constant}; invariant measures: {one}",
-    ]
+    lines = [f"spectral gap {result.spectral_gap:.8g}; Poincaré constant {constant}; invariant measures: {one}"]
+    bound = answer.gap_bound
+    if bound is not None and bound.verified:
+        lines.append(f"spectral gap >= {enclosure_text(bound.value, None)[0]}, proved; {bound.theorem}")
+    return [*aligned(rows), *lines]
+
+
+def gap_violated(result: SteadyResult, bound: GapBound | None) -> bool:
+    """Tell whether the computed spectral gap lies below its proved lower bound beyond the error estimate."""
+    if bound is None or not bound.verified:
+        return False
+    error = result.eigenvalue_errors[np.argmin(np.abs(result.eigenvalues.real - result.spectral_gap))]
+    return bool(bound.value - result.spectral_gap > ERRORS * error + PART * abs(bound.value))
+
+
+def gap_messages(result: SteadyResult, bound: GapBound | None) -> list[str]:
+    """Return why no lower bound of the spectral gap is proved, or that the computed one lies below it."""
+    if bound is None:
+        return []
+    if not bound.verified:
+        theorem = f" ({bound.theorem})" if bound.theorem else ""
+        return [f"warning: no lower bound of the spectral gap was proved{theorem}: {bound.reason}"]
+    if gap_violated(result, bound):
+        return [
+            f"error: the spectral gap {result.spectral_gap:.8g} lies below the proved lower bound {bound.value:.8g} "
+            "beyond the error estimate; the eigenvalue, its error estimate or the bound is wrong"
+        ]
+    return []
 
 
 def _moments(answer: SteadyAnswer) -> list[str]:

@@ -1,4 +1,4 @@
-"""The bounds command: from a case file to a certified enclosure of the mean exit time, without a mesh."""
+"""The bounds command: from a case file to certified enclosures of the mean exit time and more, without a mesh."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from mpi4py import MPI
 
 import numpy as np
 
+from fpsolve.app.bounds_questions import MEAN_SHARE, FurtherBounds, check_parts, count_questions, further_bounds
 from fpsolve.app.build import build
 from fpsolve.app.case import Case
 from fpsolve.app.model_messages import model_messages
 from fpsolve.app.report import bound_messages
 from fpsolve.app.report_bounds import CERTIFICATE, bounds_summary, bounds_table, width_messages
+from fpsolve.app.report_questions import question_messages
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.errors import InputError
 from fpsolve.fem.parallel import on_root
@@ -44,6 +46,8 @@ class BoundsAnswer:
         The paper's, the sharp and the certified ones, lower before upper; also those that do not apply.
     enclosure : CertifiedEnclosure
         The best of them at the starts.
+    further : FurtherBounds
+        What else was asked.
     """
 
     case: Case
@@ -55,6 +59,7 @@ class BoundsAnswer:
     enclosure: CertifiedEnclosure
     seconds: float
     messages: list[str] = field(default_factory=list)
+    further: FurtherBounds = field(default_factory=FurtherBounds)
 
     unknowns: int = 0
     cells: int = 0
@@ -81,7 +86,10 @@ class BoundsAnswer:
 
 
 def answer_bounds(case: Case, comm: MPI.Comm, directory: Path | None = None) -> BoundsAnswer:
-    """Answer the question of a case. Collective.
+    """Answer the questions of a case. Collective.
+
+    Where more than the mean exit time is asked, its search ends after half of the budget; the other questions share
+    what is left of it (`further_bounds`).
 
     Parameters
     ----------
@@ -100,18 +108,24 @@ def answer_bounds(case: Case, comm: MPI.Comm, directory: Path | None = None) -> 
     process, domain, starts = build(case, comm)
     x = np.array(starts, dtype=float).reshape(-1, process.dimension)
     asked = case.bounds
+    check_parts(asked, domain)
     log.info("paper's and sharp bounds")
     # their searches have time budgets, so ranks could find different ones
     bounds = on_root(comm, lambda: all_bounds(process, domain, ("paper", "sharp")))
-    log.info("certified bounds: relative width %g asked, at most %g s", asked.width, asked.budget)
-    enclosure = on_root(comm, lambda: certify(process, domain, asked.width, asked.budget, x))
+    started = time.monotonic()
+    effort = asked.budget * (MEAN_SHARE if count_questions(asked) else 1.0)
+    log.info("certified bounds: relative width %g asked, at most %g s", asked.width, effort)
+    enclosure = on_root(comm, lambda: certify(process, domain, asked.width, effort, x))
     enclosure = intersected(enclosure, bounds, asked.width)
     bounds += [enclosure.lower, enclosure.upper]
+    means, left = [(start.lower, start.upper) for start in enclosure.starts], asked.budget - time.monotonic() + started
+    further = on_root(comm, lambda: further_bounds(process, domain, x, asked, means, left))
     messages = [*without_schedule(case), *model_messages(process.landscape, domain)]
     # the other reasons are those of the whole enclosure, said once
     messages += bound_messages([b for b in bounds if b.name != "certified" or b.reason != enclosure.limited_by])
-    answer = BoundsAnswer(case, process, domain, comm, x, bounds, enclosure, time.perf_counter() - began, messages)
-    messages += width_messages(answer)
+    seconds = time.perf_counter() - began
+    answer = BoundsAnswer(case, process, domain, comm, x, bounds, enclosure, seconds, messages, further)
+    messages += [*width_messages(answer), *question_messages(answer)]
     return answer
 
 

@@ -12,12 +12,14 @@ from mpi4py import MPI
 from fpsolve.app.build import build_domain, build_process
 from fpsolve.app.case import Case
 from fpsolve.app.model_messages import model_messages
-from fpsolve.app.report_steady import steady_summary, steady_table
+from fpsolve.app.report_steady import gap_messages, gap_violated, steady_summary, steady_table
 from fpsolve.app.run import Command, Extra, Settings, run, without_schedule
 from fpsolve.errors import InputError
+from fpsolve.fem.parallel import on_root
 from fpsolve.problems.noisy_limit import NoisyLimit, noisy_limit
 from fpsolve.problems.steady import steady_state
 from fpsolve.problems.steady_result import SteadyResult
+from fpsolve.theory.certified.gap import GapBound, spectral_gap_bound
 
 log = logging.getLogger("fpsolve")
 
@@ -32,6 +34,8 @@ class SteadyAnswer:
         With strengths δ that of the smallest.
     limit : NoisyLimit or None
         Where strengths δ were given.
+    gap_bound : GapBound or None
+        The proved lower bound of the spectral gap of `result`, where it was asked for.
     """
 
     case: Case
@@ -39,11 +43,13 @@ class SteadyAnswer:
     limit: NoisyLimit | None
     seconds: float
     messages: list[str] = field(default_factory=list)
+    gap_bound: GapBound | None = None
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when the tolerance is not met."""
-        return 0 if self.result.converged and (self.limit is None or self.limit.converged) else 3
+        """0, or 3 when the tolerance is not met or the spectral gap lies below its proved bound."""
+        fine = self.result.converged and (self.limit is None or self.limit.converged)
+        return 0 if fine and not gap_violated(self.result, self.gap_bound) else 3
 
 
 def answer_steady(case: Case, comm: MPI.Comm) -> SteadyAnswer:
@@ -77,8 +83,13 @@ def answer_steady(case: Case, comm: MPI.Comm) -> SteadyAnswer:
         result = steady_state(
             process, domain, comm=comm, eigenvalues=section.eigenvalues, observables=section.observables, **vars(mesh)
         )
-    messages += [*result.messages, *model_messages(process.landscape, domain)]
-    return SteadyAnswer(case, result, limit, time.perf_counter() - began, messages)
+    bound = None
+    if section.bounds:
+        log.info("certified lower bound of the spectral gap, at most %g s", case.bounds.budget)
+        # its search has a time budget, so ranks could find different ones
+        bound = on_root(comm, lambda: spectral_gap_bound(result.process, domain, case.bounds.budget))
+    messages += [*result.messages, *model_messages(process.landscape, domain), *gap_messages(result, bound)]
+    return SteadyAnswer(case, result, limit, time.perf_counter() - began, messages, bound)
 
 
 def run_steady(case: Case, comm: MPI.Comm, settings: Settings) -> int:
