@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpsolve.model.domains import Sublevel
+from fpsolve.model.domains import Ball, Sublevel
 from fpsolve.model.process import SGD
 from fpsolve.theory.certified.angular import least, two_sided
 from fpsolve.theory.certified.arcs import StarBracket, trace_curve
+from fpsolve.theory.certified.certify import certify
 from fpsolve.theory.certified.polynomial import Polynomial, precision
 from fpsolve.theory.certified.setting import Setting
 
@@ -44,3 +45,18 @@ def test_a_function_may_not_rise_between_the_curves_around_a_level_set(half: flo
             highest = -least(piece.negative(), 1e-9, math.inf, -math.inf, time.monotonic() + 5)[0]
             assert max(highest, two_sided(piece).upper) >= 1.0 / half**2 * (1 - 1e-14)
             assert two_sided(piece).upper - two_sided(piece).lower < 4e3  # from one curve alone it is 4
+
+
+def test_the_box_of_a_disc_far_from_the_origin_is_rounded() -> None:
+    # one unit in the last place of its corners is not small beside its radius
+    found = certify(SGD("0*x", epsilon2=0.25), Ball((1e8, -1e8), 1.0), width=1e-6, budget=10.0)
+    assert found.reached and found.sources == (("certified", "certified"),)
+    assert found.starts[0].lower <= 1.0 <= found.starts[0].upper
+
+
+def test_the_larger_interval_of_a_level_set_lies_in_the_box_of_the_polynomials() -> None:
+    process = SGD("0*x", variables=("x",), epsilon2=0.5)
+    domain = Sublevel(SGD("x**2", variables=("x",), epsilon2=1.0).landscape, 1.0, (0.0,), (-3.0,), (3.0,))
+    found = certify(process, domain, width=1e-12, budget=10.0, starts=[[0.0], [0.5]])
+    assert found.reached and found.sources == (("certified", "certified"),) * 2
+    assert all(s.lower <= 1 - s.x[0] ** 2 <= s.upper for s in found.starts)

@@ -73,17 +73,31 @@ class Generator:
                 error += c.error * p.size() * BEYOND
         return from_grid(w.lower, w.upper, values), error
 
+    def holding(self, w: Polynomial) -> Polynomial:
+        """Return w in the variables of a box that holds the box of the coefficients, if its own box nearly does."""
+        own = self.drift[0].polynomial
+        if _holds(w.lower, w.upper, own) or not _holds(w.lower, w.upper, own, 1e-2):
+            return w
+        return w.moved(tuple(map(min, w.lower, own.lower)), tuple(map(max, w.upper, own.upper)))
+
     def on(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> tuple[list[Coefficient], list[Coefficient]]:
         """Return drift and diffusion as polynomials in the variables of another box; their errors are the same."""
         own = self.drift[0].polynomial
         if (own.lower, own.upper) == (lower, upper):
             return list(self.drift), list(self.diffusion)
-        for a, b, low, high in zip(own.lower, own.upper, lower, upper, strict=True):
-            slack = (arb(high) - arb(low)) * arb(1e-13)
-            if not (arb(a) >= arb(low) - slack and arb(b) <= arb(high) + slack):
-                raise ValueError(f"the function's box {lower} to {upper} does not hold {own.lower} to {own.upper}")
+        if not _holds(lower, upper, own):
+            raise ValueError(f"the function's box {lower} to {upper} does not hold {own.lower} to {own.upper}")
         moved = [Coefficient(c.polynomial.moved(lower, upper), c.error) for c in (*self.drift, *self.diffusion)]
         return moved[: len(self.drift)], moved[len(self.drift) :]
+
+
+def _holds(lower: tuple[float, ...], upper: tuple[float, ...], p: Polynomial, part: float = 1e-13) -> bool:
+    """Tell whether a box holds that of p, up to a part of its lengths."""
+    for a, b, low, high in zip(p.lower, p.upper, lower, upper, strict=True):
+        slack = (arb(high) - arb(low)) * arb(part)
+        if not (arb(a) >= arb(low) - slack and arb(b) <= arb(high) + slack):
+            return False
+    return True
 
 
 def _scaled(p: Polynomial, factor: int) -> Polynomial:

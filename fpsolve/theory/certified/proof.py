@@ -13,14 +13,14 @@ from fpsolve.theory.balls import Ball, above, below
 from fpsolve.theory.certified.angular import Angular, Range, least, two_sided
 from fpsolve.theory.certified.barrier import Barrier
 from fpsolve.theory.certified.polynomial import Polynomial
-from fpsolve.theory.certified.reflection import correction
+from fpsolve.theory.certified.reflection import corrected
 from fpsolve.theory.certified.setting import Piece, Setting, Side
 from fpsolve.theory.certified.task import Candidate
 
 # a subsolution with -A w <= M is of no use beyond this M
 LARGEST_FACTOR = 20.0
 FINE = 1e-7
-SPARE = 0.05
+SPARE, ROUNDING = 0.05, 1e-14
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,25 @@ class Effort:
 
 def prove(setting: Setting, candidate: Candidate, effort: Effort) -> dict[Side, Barrier]:
     """Return the barriers, by kind, that the candidate gives; without those for which nothing is proved."""
-    w = Polynomial.of_floats(candidate.lower, candidate.upper, candidate.coefficients)
+    kinds: list[Side] = ["lower", "upper"] if candidate.kind == "both" else [candidate.kind]
+    if not setting.reflecting:
+        return _proved(setting, candidate, kinds, effort)
+    found: dict[Side, Barrier] = {}
+    for kind in kinds:
+        own = corrected(setting, candidate, kind)
+        if own is not None:
+            found |= _proved(setting, own, [kind], effort)
+    return found
+
+
+def _proved(setting: Setting, candidate: Candidate, kinds: Sequence[Side], effort: Effort) -> dict[Side, Barrier]:
+    w = setting.generator.holding(Polynomial.of_floats(candidate.lower, candidate.upper, candidate.coefficients))
     image, error = setting.generator(w)
     slack = above(error)
     excess = Polynomial(image.lower, image.upper, -image.coefficients)  # -A w - 1
     excess.coefficients.flat[0] = excess.coefficients.flat[0] - 1
     if not math.isfinite(slack):
         return {}
-    kinds: list[Side] = ["lower", "upper"] if candidate.kind == "both" else [candidate.kind]
     found: dict[Side, Barrier] = {}
     once = _once(setting, excess, effort)
     for kind in kinds:
@@ -49,14 +60,16 @@ def prove(setting: Setting, candidate: Candidate, effort: Effort) -> dict[Side, 
             inside = min(r.lower for r in ranges) if kind == "upper" else max(r.upper for r in ranges)
         else:
             inside = _one_sided(setting.interior(excess, kind), kind, effort)
-        edge = _edge(setting.boundary(w, kind), kind, effort)
-        shift = correction(setting, w, kind) if setting.reflecting else (0.0, 0.0)
-        if shift is None or not (math.isfinite(inside) and math.isfinite(edge)):
-            continue
-        barrier = _barrier(candidate, kind, inside, edge, slack, shift)
+        edge = _edge(setting.boundary(w, kind), kind, effort) + _rounding(setting, w)
+        barrier = _barrier(candidate, kind, inside, edge, slack)
         if barrier is not None:
             found[kind] = barrier
     return found
+
+
+def _rounding(setting: Setting, w: Polynomial) -> float:
+    """Return what b gets besides on curved boundaries, where the checker may use a thin shell about them."""
+    return ROUNDING * above(w.size()) if setting.absorbing and setting.curved else 0.0
 
 
 def _once(setting: Setting, excess: Polynomial, effort: Effort) -> Callable[[Side], list[Range]]:
@@ -112,16 +125,16 @@ def _least_on(piece: Angular, effort: Effort) -> float:
     return max(rough.lower, least(piece, 1e-3 * effort.width * spread, math.inf, -math.inf, effort.deadline)[0])
 
 
-def _barrier(
-    candidate: Candidate, kind: Side, inside: float, edge: float, slack: float, shift: tuple[float, float]
-) -> Barrier | None:
-    """Return the barrier with m = 1 + inside (or M), b = edge, both moved by what errors and reflection cost.
+def _barrier(candidate: Candidate, kind: Side, inside: float, edge: float, slack: float) -> Barrier | None:
+    """Return the barrier with m = 1 + inside (or M) and b = edge, moved by what errors of coefficients cost.
 
     And by a little more, so that other proofs of the same inequalities, as the checker's, need not be as sharp.
     """
-    lost = arb(slack) + arb(shift[0]) + arb(SPARE) * abs(arb(inside))
+    if not (math.isfinite(inside) and math.isfinite(edge)):
+        return None
+    lost = arb(slack) + arb(SPARE) * abs(arb(inside))
     rest = below(arb(inside) - lost) if kind == "upper" else above(arb(inside) + lost)
-    offset = above(arb(1 + SPARE) * arb(edge) + arb(shift[1]))
+    offset = above(arb(1 + SPARE) * arb(edge))
     factor: Ball = arb(1) + arb(rest)
     if not (factor > 0 and factor.is_finite() and math.isfinite(offset)):
         return None

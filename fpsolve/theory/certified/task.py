@@ -21,6 +21,8 @@ def corners(domain: Interval | Box | Ball | Sublevel) -> tuple[tuple[float, ...]
         low = tuple(math.nextafter(c - domain.radius, -math.inf) for c in domain.center)
         return low, tuple(math.nextafter(c + domain.radius, math.inf) for c in domain.center)
     lower, upper = domain.bounding_box()
+    if isinstance(domain, Sublevel) and domain.dimension == 1:  # these ends lie on the level, up to rounding
+        lower, upper = lower - 1e-3 * (upper - lower), upper + 1e-3 * (upper - lower)
     return tuple(float(a) for a in lower), tuple(float(b) for b in upper)
 
 
