@@ -87,8 +87,9 @@ def shaped(name: str, p: Polynomial, rng: np.random.Generator) -> tuple[Angular,
     t = np.linspace(-1, 1, many)
     if name == "arc":
         return on_arc(p, CENTER, ARC, 1.0), arc_points(t)
-    s = np.concatenate([np.ones(many // 2), rng.random(many // 2)])
-    return on_sector(p, CENTER, ARC, 1.0), CENTER + s[:, None] * (arc_points(rng.permutation(t)) - CENTER)
+    first = 0.75 if name == "rim" else 0.0
+    s = np.concatenate([np.ones(many // 2), rng.uniform(first, 1, many // 2)])
+    return on_sector(p, CENTER, ARC, 1.0, arb(first)), CENTER + s[:, None] * (arc_points(rng.permutation(t)) - CENTER)
 
 
 SHAPES = [
@@ -100,7 +101,7 @@ SHAPES = [
     *[("ball", 3, m) for m in (1, 3)],
     *[("sphere", 2, m) for m in (1, 4, 13)],
     *[("sphere", 3, m) for m in (1, 5)],
-    *[(name, 2, m) for name in ("sector", "arc") for m in (1, 4, 8)],
+    *[(name, 2, m) for name in ("sector", "rim", "arc") for m in (1, 4, 8)],
 ]
 #: Angles of a shape; each makes Ehlich and Zeller's range wider by 1/cos(π/6).
 ANGLES = {("sphere", 2): 1, ("sphere", 3): 2, ("arc", 2): 1}
@@ -257,7 +258,7 @@ def test_errors_of_cells_are_honest(kinds, degree, scale, bits_used):
     # the part of its first cell that a cell is: middle and half-width along each axis, exact dyadic numbers
     middles, half = np.zeros((len(places), d)), 1.0
     worst, seen = 0.0, 0.0
-    for _ in range(15):
+    for depth in range(15):
         with precision(500):
             for k in range(min(len(places), 6)):
                 s = rng.choice([-1.0, 1.0, 0.0, 0.375, -0.8125], d)
@@ -271,7 +272,7 @@ def test_errors_of_cells_are_honest(kinds, degree, scale, bits_used):
                 assert miss <= cells.error[k]
                 assert cells.bounds()[k] <= exact
                 worst, seen = max(worst, above(miss)), max(seen, float(cells.error[k]))
-        cells = cells.halved()
+        cells = cells.halved().trimmed(1e-11 * total if depth % 2 else 0.0)
         for axis in range(d):
             middles, places = np.repeat(middles, 2, axis=0), [p for p in places for _ in range(2)]
             middles[:, axis] += 0.5 * half * np.tile([-1.0, 1.0], len(middles) // 2)
@@ -280,6 +281,39 @@ def test_errors_of_cells_are_honest(kinds, degree, scale, bits_used):
         cells, middles, places = cells.chosen(keep), middles[keep], [places[k] for k in keep]
     # there is an error, and the bound is not worthless
     assert worst > 0 and seen <= (1e-8 if bits_used > 53 else 0.1) * total
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_trailing_coefficients_become_errors(d):
+    """What is left out of a series is in its error, on every cell."""
+    rng = np.random.default_rng(d)
+    values = rng.normal(size=(5, *(6, 7, 8)[:d])) * 10.0 ** (-np.indices((6, 7, 8)[:d]).sum(axis=0))
+    cells = Cells(values, np.full(5, 1e-9))
+    shorter = cells.trimmed(1e-4)
+    assert shorter.coefficients[0].size < values[0].size
+    rest = values.copy()
+    rest[(slice(None), *(slice(0, n) for n in shorter.coefficients.shape[1:]))] -= shorter.coefficients
+    lost = np.abs(rest).reshape(5, -1).sum(axis=1)
+    assert np.all(shorter.error >= 1e-9 + lost) and np.all(shorter.error <= 1e-9 + d * 1.1e-4) and lost.min() > 1e-9
+    assert np.all(shorter.bounds() <= cells.bounds() + 1e-15 + 2 * lost)
+    assert cells.trimmed(0.0).coefficients.shape == values.shape
+    values[2] = math.nan
+    assert Cells(values, np.full(5, 1e-9)).trimmed(1e-4).bounds()[2] == -math.inf
+
+
+@pytest.mark.parametrize("kinds", [("cos",), ("cos", "cos"), ("cos", "trig")])
+def test_high_frequencies_become_a_radius(kinds):
+    function = angular(np.random.default_rng(3), kinds, 9, 1.0)
+    weights = np.prod(np.indices(function.coefficients.shape) + 1.0, axis=0) ** -6
+    function = replace(function, coefficients=function.coefficients * weights)
+    shorter = function.trimmed(1e-4)
+    assert shorter.coefficients.size < function.coefficients.size
+    for angle in np.linspace(0.0, 6.0, 13):
+        at = [arb(float(angle)), arb(float(2 * angle))][: len(kinds)]
+        assert value_at(shorter, at).contains(value_at(function, at).mid())
+    nan = function.coefficients.copy()
+    nan.flat[-1] = arb("nan")
+    assert not replace(function, coefficients=nan).trimmed(1e-4).coefficients.flat[0].is_finite()
 
 
 def test_the_smallest_value_seen_is_not_taken_for_a_bound():
