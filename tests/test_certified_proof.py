@@ -22,7 +22,7 @@ from fpsolve.theory.certified.interval_solve import solve_interval
 from fpsolve.theory.certified.least_squares import least_squares
 from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
 from fpsolve.theory.certified.proof import Effort, prove
-from fpsolve.theory.certified.reflection import correction
+from fpsolve.theory.certified.reflection import corrected
 from fpsolve.theory.certified.setting import Setting
 from fpsolve.theory.certified.star import star_bracket
 from fpsolve.theory.certified.state import Best
@@ -316,18 +316,21 @@ def test_quarter_of_a_square_with_reflecting_sides():
 
 
 def test_oblique_conormals():
-    """Q is full, so reflection is along a n; the exact cost of a slope a·n of size c is bounded by c z₁."""
+    """Q is full, so reflection is along a n; a wrong slope of size c is repaired by c z, where it is wrong."""
     process = ou(1.0, 2, [["1", "1/2"], ["1/2", "1"]])
     domain = Box((0.0, -1.0), (1.0, 1.0), ("left",))
     where = setting(process, domain)
     low, high = corners(domain)
-    slope = Polynomial.of_floats(low, high, [np.array([[0.0, 0.0], [1e-3, 0.0]])])  # 1e-3 (2x - 1)
-    shifts = correction(where, slope, "upper"), correction(where, slope, "lower")
-    assert all(shift is not None for shift in shifts)
+
+    def added(coefficients: np.ndarray, kind: str) -> float:
+        own = corrected(where, Candidate(low, high, (coefficients,)), kind)
+        assert own is not None and own.kind == kind
+        return float(np.abs(own.coefficients[-1]).max())
+
+    slope = np.array([[0.0, 0.0], [1e-3, 0.0]])  # 1e-3 (2x - 1)
     # outward derivative at x = 0: -a_xx 2e-3 < 0 costs upper bounds something and lower ones nothing
-    assert shifts[0][1] > 1e-3 and shifts[1] == (0.0, 0.0)
-    along = Polynomial.of_floats(low, high, [np.array([[0.0, 1e-3]])])  # 1e-3 y: a_xy counts
-    assert correction(where, along, "upper")[1] > 1e-4
+    assert added(slope, "upper") > 1e-4 > 1e-12 > added(slope, "lower")
+    assert added(np.array([[0.0, 1e-3]]), "upper") > 1e-4  # 1e-3 y: a_xy counts
 
 
 def test_a_degenerate_conormal_proves_nothing():
@@ -339,11 +342,10 @@ def test_a_degenerate_conormal_proves_nothing():
     flat = replace(
         line, lower=(-1.0, -1.0), upper=(1.0, 1.0), coefficients=tuple(c[:, None] for c in line.coefficients)
     )
-    w = Polynomial.of_floats(flat.lower, flat.upper, flat.coefficients)
-    assert correction(where, w, "upper") is None and correction(where, w, "lower") is None
+    assert corrected(where, flat, "upper") is None and corrected(where, flat, "lower") is None
     assert prove(where, flat, FINE) == {}
     vanishing = ou(0.5, 2, [["1", "0"], ["0", "1+y"]])  # only on the side
-    assert correction(setting(vanishing, domain, ("top",)), w, "upper") is None
+    assert corrected(setting(vanishing, domain, ("top",)), flat, "upper") is None
 
 
 # --- unreachable sides -----------------------------------------------------------------------------------

@@ -10,9 +10,7 @@ Proof. By Itô's formula ``E w(X_{τ∧t}) - w(x)`` is ``E ∫ A w ds`` minus th
 ``(a n)·∇w``; w is bounded, so let t → ∞ (monotone convergence of E(τ∧t), dominated convergence of w). No ellipticity
 is used.
 
-Reflecting sides are satisfied in floating point only: ``(a n)·∇w >= -c``. With ``z = Σ ½ζ_i (x_i - middle_i)²`` over
-their directions and ``(a n)·∇z >= 1`` there, ``A z <= Z``, ``0 <= z <= z₁`` the theorem for ``w + c z`` (``w - c z``)
-gives the same statements with m - cZ (M + cZ) and b + c z₁ in place of m (M) and b.
+The condition on reflecting sides is proved too; see `fpsolve.theory.certified.reflection`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""What it costs that a polynomial satisfies the condition on reflecting sides in floating point only.
+"""Candidates that satisfy the condition on reflecting sides exactly, not in floating point only.
 
-See the theorem in `fpsolve.theory.certified.barrier`.
+``(a n)·∇w`` is nearly zero there. With ``z = Σ ½ζ_i (x_i - middle_i)²`` over the directions of the reflecting sides, so
+that ``(a n)·∇z >= 1`` on them, w + c z (upper bounds) or w - c z (lower) with a small c satisfy it with the right sign.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,41 +16,52 @@ from flint import arb
 
 from fpsolve.theory.balls import above, below
 from fpsolve.theory.certified.angular import Angular, two_sided
-from fpsolve.theory.certified.cells import UNIT
 from fpsolve.theory.certified.generator import Coefficient
 from fpsolve.theory.certified.polynomial import Polynomial, from_grid
 from fpsolve.theory.certified.setting import Setting, Side, on_face, side
-from fpsolve.theory.certified.shapes import on_box
+from fpsolve.theory.certified.task import Candidate, corners
+
+# c is larger than what is needed by that factor, and that number where coefficients are known approximately only, so
+# that other proofs need not be as sharp
+SPARE, LEAST = 1.5, 1e-13
 
 
-def correction(setting: Setting, w: Polynomial, kind: Side) -> tuple[float, float] | None:
-    """Return (c Z, c z₁) for upper or lower bounds; None where no z is found, e.g. where a n vanishes."""
-    w = setting.own(w)
-    domain, d = setting.domain, w.dimension
-    sides = [side(domain, name) for name in setting.reflecting]
-    axes = sorted({axis for axis, _ in sides})
+def corrected(setting: Setting, candidate: Candidate, kind: Side) -> Candidate | None:
+    """Return w ± c z with ``(a n)·∇w >= 0`` (upper) or ``<= 0`` (lower) proved on all reflecting sides.
+
+    None where no z is found, e.g. where a n vanishes somewhere on a side, or on domains that are no boxes.
+    """
+    if (candidate.lower, candidate.upper) != corners(setting.domain) or setting.domain.names == ("boundary",):
+        return None
+    w = Polynomial.of_floats(candidate.lower, candidate.upper, candidate.coefficients)
+    d = w.dimension
+    sides = [side(setting.domain, name) for name in setting.reflecting]
     diffusion = setting.generator.on(w.lower, w.upper)[1]
     weights = {}
-    for axis in axes:
+    for axis in sorted({axis for axis, _ in sides}):
         a = [_bounds(diffusion[axis * d + axis], *s)[0] for s in sides if s[0] == axis]
         if not min(a) > 0:
             return None
         weights[axis] = 2.0 / (min(a) * float(w.half(axis).mid()))
     z = _paraboloid(w, weights)
-    least_slope = min(_conormal(diffusion, z, *s)[0] for s in sides)
-    rise, error = setting.generator(z)
-    top = above(arb(two_sided(on_box(rise)).upper) + error)
-    slopes = [_conormal(diffusion, w, *s) for s in sides]
-    if not (least_slope >= 1 and math.isfinite(top)):
+    if not min(_conormal(diffusion, Polynomial.of_floats(w.lower, w.upper, [z]), *s)[0] for s in sides) >= 1:
         return None
-    c = max(-min(s[0] for s in slopes), 0.0) if kind == "upper" else max(max(s[1] for s in slopes), 0.0)
+    slopes = [_conormal(diffusion, w, *s) for s in sides]
+    wrong = max(-low for low, _ in slopes) if kind == "upper" else max(high for _, high in slopes)
+    c = SPARE * max(wrong, 0.0) + (LEAST if any(a.error != 0 for a in diffusion) else 0.0)
     if not math.isfinite(c):
         return None
-    return above(arb(c) * arb(max(top, 0.0))), above(arb(c) * z.size())
+    shape = tuple(max(3, n) for n in w.shape)
+    parts = [np.zeros(shape) for _ in range(len(candidate.coefficients) + 1)]
+    for part, old in zip(parts, (*candidate.coefficients, (c if kind == "upper" else -c) * z), strict=True):
+        part[tuple(slice(0, n) for n in old.shape)] = old
+    slopes = [_conormal(diffusion, Polynomial.of_floats(w.lower, w.upper, parts), *s) for s in sides]
+    proved = all(low >= 0 for low, _ in slopes) if kind == "upper" else all(high <= 0 for _, high in slopes)
+    return replace(candidate, coefficients=tuple(parts), kind=kind) if proved else None
 
 
-def _paraboloid(w: Polynomial, weights: dict[int, float]) -> Polynomial:
-    """Return z = Σ ½ζ_i (x_i - middle_i)²."""
+def _paraboloid(w: Polynomial, weights: dict[int, float]) -> np.ndarray:
+    """Return the coefficients of z = Σ ½ζ_i (x_i - middle_i)²."""
     d = w.dimension
     values = np.zeros((3,) * d)
     for axis, weight in weights.items():
@@ -58,8 +71,7 @@ def _paraboloid(w: Polynomial, weights: dict[int, float]) -> Polynomial:
         values[tuple(index)] += share
         index[axis] = 2
         values[tuple(index)] += share
-    values.flat[0] *= 1 + 8 * UNIT  # z >= 0 although sums are rounded
-    return Polynomial.of_floats(w.lower, w.upper, [values])
+    return values
 
 
 def _conormal(diffusion: Sequence[Coefficient], w: Polynomial, axis: int, sign: int) -> tuple[float, float]:

@@ -52,6 +52,11 @@ class Setting:
         """The reflecting sides."""
         return tuple(self.domain.reflecting)
 
+    @property
+    def curved(self) -> bool:
+        """Whether the boundary is curved."""
+        return self.domain.dimension > 1 and not isinstance(self.domain, Box)
+
     def interior(self, p: Polynomial, kind: Side) -> list[Angular]:
         """Return p on Ω, or on the set that stands for it in lower or upper bounds."""
         if self.star is not None:
