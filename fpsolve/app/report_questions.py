@@ -116,7 +116,7 @@ def question_messages(answer: BoundsAnswer) -> list[str]:
 def _missing(answer: BoundsAnswer, question: Question) -> str:
     """Return what is not proved of a question; nothing if both bounds are everywhere."""
     if not question.verified:
-        return "nothing was proved"
+        return "no bounds"
     lacking = []
     if question.rate is not None:
         lacking += ["the rate of decay from below"] if question.rate[0] <= 0 else []
