@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flint import arb
 
+from fpsolve.errors import InputError
 from fpsolve.model.domains import Ball, Sublevel
 from fpsolve.model.process import SGD
 from fpsolve.theory.certified.angular import least, two_sided
@@ -16,6 +18,7 @@ from fpsolve.theory.certified.arcs import StarBracket, trace_curve
 from fpsolve.theory.certified.certify import certify
 from fpsolve.theory.certified.polynomial import Polynomial, precision
 from fpsolve.theory.certified.setting import Setting
+from fpsolve.theory.certified.state import State
 
 
 def squared_ring(size: float) -> Polynomial:
@@ -60,3 +63,34 @@ def test_the_larger_interval_of_a_level_set_lies_in_the_box_of_the_polynomials()
     found = certify(process, domain, width=1e-12, budget=10.0, starts=[[0.0], [0.5]])
     assert found.reached and found.sources == (("certified", "certified"),) * 2
     assert all(s.lower <= 1 - s.x[0] ** 2 <= s.upper for s in found.starts)
+
+
+@pytest.mark.parametrize("covariance", [[["1", "2"], ["2", "1"]], [["-1", "0"], ["0", "1"]], [["x", "0"], ["0", "1"]]])
+def test_there_is_no_process_with_negative_noise(covariance: list[list[str]]) -> None:
+    # the polynomials exist all the same: with Q = [[1, 2], [2, 1]] on a disc the "enclosure" is (R² - r²)/(4ε²)
+    with pytest.raises(InputError, match="not negative"):
+        certify(SGD("0*x", covariance, epsilon2=1.0), Ball((0.1, 0.2), 0.7), budget=2.0)
+
+
+@pytest.mark.parametrize("entry", ["1 - x**2 - y**2", "x**2", "0"])
+def test_noise_may_vanish(entry: str) -> None:
+    process = SGD("0*x", [[entry, "0"], ["0", "1"]], epsilon2=1.0)
+    found = certify(process, Ball((0.0, 0.0), 1.0), width=1.9, budget=5.0)
+    assert found.starts[0].lower < found.starts[0].upper
+
+
+def test_a_start_that_lies_outside_by_rounding_only_is_outside() -> None:
+    # as floats are exact numbers, (0.6, 0.8) is not in the unit disc; what is proved holds in the disc
+    with pytest.raises(InputError, match="a point of the domain"):
+        certify(SGD("0*x", epsilon2=1.0), Ball((0.0, 0.0), 1.0), starts=[[0.6, 0.8]])
+
+
+def test_contradicting_bounds_are_no_enclosure() -> None:
+    state = State([(0.0,)])
+    state.starts[0].improve("upper", arb(1), "certified")
+    state.starts[0].improve("lower", arb(2), "certified")
+    assert state.width < 0
+    with pytest.raises(InputError, match="contradict"):
+        state.enclosures()
+    nothing = State([(0.0,)]).enclosures()[0]
+    assert (nothing.lower, nothing.upper) == (0.0, math.inf) and math.copysign(1.0, nothing.lower) == 1.0

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from fpsolve.model.domains import Ball, Box, Domain, Interval, Sublevel
 from fpsolve.model.process import Process
 from fpsolve.theory.certified.barrier import Barrier
 from fpsolve.theory.certified.certificate import certificate
-from fpsolve.theory.certified.coefficients import coefficients_of
+from fpsolve.theory.certified.coefficients import coefficients_of, negative_noise
 from fpsolve.theory.certified.effort import candidates
 from fpsolve.theory.certified.generator import Coefficient, Generator
 from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
@@ -119,7 +120,8 @@ def certify(
     Raises
     ------
     InputError
-        For a width or budget that is not positive, or starts outside of the domain.
+        For a width or budget that is not positive, starts outside of the domain, or a diffusion a that is negative
+        somewhere: the theorem is about processes, so that ``a >= 0`` in Ω is its hypothesis (not proved here).
     """
     began = time.monotonic()
     points = _starts(domain, starts)
@@ -152,9 +154,24 @@ def _starts(domain: Any, starts: Sequence[Sequence[float]] | np.ndarray | None) 
     if points.ndim != 2 or points.shape[1] != domain.dimension or not len(points):
         raise InputError("exit.starts", starts, f"points with {domain.dimension} coordinates")
     inside = domain.contains(points)
+    if isinstance(domain, Ball):  # exactly, which floating point does not tell
+        inside &= [bool(near) and _in_ball(domain, x) for near, x in zip(inside, points.tolist(), strict=True)]
     if not np.all(inside):
         raise InputError("exit.starts", points[~inside][0].tolist(), "a point of the domain")
     return points
+
+
+def _in_ball(domain: Ball, x: Sequence[float]) -> bool:
+    squares = ((Fraction(a) - Fraction(c)) ** 2 for a, c in zip(x, domain.center, strict=True))
+    return sum(squares) <= Fraction(domain.radius) ** 2
+
+
+def _inner_points(domain: Domain) -> np.ndarray:
+    """Return points of a grid, none on the boundary of a box, that lie in the domain, shape (n, d)."""
+    lower, upper = domain.bounding_box()
+    shares = np.arange(1, 8)[:, None] / 8
+    points = np.stack(np.meshgrid(*(lower + shares * (upper - lower)).T), axis=-1).reshape(-1, len(lower))
+    return np.asarray(points[domain.contains(points)])
 
 
 def _search(
@@ -169,6 +186,9 @@ def _search(
         found = surrogates(coefficients, lower, upper, relative=1e-20, budget_seconds=seconds)
     except ValueError as error:
         return str(error), ()
+    wrong = negative_noise(coefficients, _inner_points(domain))
+    if wrong is not None:
+        raise InputError("process.diffusion", wrong, "a diffusion that is not negative (covariance >= 0) at this point")
     generator = Generator(
         [_coefficient(s, lower, upper) for s in found.drift], [_coefficient(s, lower, upper) for s in found.diffusion]
     )

@@ -6,13 +6,15 @@ they bound polynomial approximations of f and a (`surrogate`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import sympy
-from flint import acb, arb
+from flint import acb, arb, arb_mat
 
 from fpsolve.model.expressions import Formula, symbols
 from fpsolve.model.process import FormulaLandscape, Process
@@ -147,6 +149,25 @@ def coefficients_of(process: Process) -> Coefficients:
 def upper_pairs(d: int) -> list[tuple[int, int]]:
     """Return the places of the upper triangle of a d × d matrix, row by row."""
     return [(i, j) for i in range(d) for j in range(i, d)]
+
+
+def negative_noise(coefficients: Coefficients, points: np.ndarray) -> tuple[float, ...] | None:
+    """Return one of the points (n, d) at which a is proved not to be nonnegative, if there is one.
+
+    By principal minors, with a margin of 1e-9; sums over samples are nonnegative as they are made.
+    """
+    if not isinstance(coefficients.source, FormulaSource) or not len(points):
+        return None
+    d = coefficients.dimension
+    for x in points:
+        a = coefficients.diffusion([arb(float(c)) for c in x])
+        scale = sum((abs(entry) for entry in a), arb(0))
+        for size in range(1, d + 1):
+            for rows in itertools.combinations(range(d), size):
+                minor = arb_mat([[a[i * d + j] for j in rows] for i in rows]).det()
+                if minor + arb(1e-9) * scale**size < 0:
+                    return tuple(float(c) for c in x)
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from flint import arb
 
+from fpsolve.errors import InputError
 from fpsolve.model.process import Process
 from fpsolve.theory.balls import Ball, above, below
 from fpsolve.theory.bounds import paper_bounds, sharp_bounds
@@ -82,7 +83,7 @@ class Best:
     def enclosure(self) -> StartEnclosure:
         """Return both bounds as floats, rounded to the safe side."""
         upper = above(self.upper) if self.upper.is_finite() else math.inf
-        return StartEnclosure(self.x, below(self.lower), upper, self.width, self.lower_from, self.upper_from)
+        return StartEnclosure(self.x, below(self.lower) + 0.0, upper, self.width, self.lower_from, self.upper_from)
 
 
 class State:
@@ -136,5 +137,15 @@ class State:
                     start.improve(bound.kind, arb(float(value)), name)
 
     def enclosures(self) -> tuple[StartEnclosure, ...]:
-        """Return the best at each start."""
+        """Return the best at each start.
+
+        Raises
+        ------
+        InputError
+            If a lower bound exceeds an upper one: then there is no such process, e.g. a is not nonnegative.
+        """
+        for start in self.starts:
+            if not start.lower <= start.upper:
+                found = [float(start.lower), float(start.upper)]
+                raise InputError("process", found, f"a process (the bounds at {start.x} contradict each other)")
         return tuple(start.enclosure() for start in self.starts)
