@@ -13,10 +13,10 @@ from flint import arb
 from fpsolve.errors import InputError
 from fpsolve.model.domains import Ball, Sublevel
 from fpsolve.model.process import SGD
-from fpsolve.theory.certified.angular import least, two_sided
+from fpsolve.theory.certified.angular import Angular, least, two_sided
 from fpsolve.theory.certified.arcs import StarBracket, trace_curve
 from fpsolve.theory.certified.certify import certify
-from fpsolve.theory.certified.polynomial import Polynomial, precision
+from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
 from fpsolve.theory.certified.setting import Setting
 from fpsolve.theory.certified.state import State
 
@@ -94,3 +94,11 @@ def test_contradicting_bounds_are_no_enclosure() -> None:
         state.enclosures()
     nothing = State([(0.0,)]).enclosures()[0]
     assert (nothing.lower, nothing.upper) == (0.0, math.inf) and math.copysign(1.0, nothing.lower) == 1.0
+
+
+def test_products_of_tiny_numbers_are_lost() -> None:
+    # below 2^-1022 the relative rounding errors of floats are unbounded
+    tiny = 2.0**-1074
+    function = Angular(("cos",), tensor([arb(-tiny)] * 9, (9,)), ((0.0, 1.0),))
+    with precision(256):
+        assert least(function, 0.0, math.inf, -math.inf, time.monotonic() + 5)[0] <= -1e3 * 9 * tiny

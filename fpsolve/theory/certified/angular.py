@@ -22,7 +22,7 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 
 from fpsolve.theory.balls import Ball, above, below
-from fpsolve.theory.certified.cells import UNIT, Cells, floats_of
+from fpsolve.theory.certified.cells import UNDERFLOW, UNIT, Cells, floats_of
 from fpsolve.theory.certified.polynomial import (
     Tensor,
     chebyshev_angles,
@@ -151,7 +151,7 @@ def local_polynomials(function: Angular) -> Cells:
     nodes = NODES[d - 1]
     values, away = floats_of(function.coefficients)
     total = above(abs(function.coefficients).sum())
-    remainder, growth, norms, exact, sizes = arb(away), arb(1), 1.0, arb(1), 0
+    remainder, growth, norms, exact, sizes = arb(away) + arb(UNDERFLOW), arb(1), 1.0, arb(1), 0
     for axis, kind in enumerate(function.kinds):
         m, (first, last), count = function.degree(axis), function.spans[axis], counts[axis]
         half = arb.pi() * (arb(last) - arb(first)) / (2 * count)

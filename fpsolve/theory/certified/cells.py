@@ -19,6 +19,7 @@ from flint import arb
 from fpsolve.theory.balls import above
 
 UNIT = 2.0**-53
+UNDERFLOW = 2.0**-1000  # far above the sum of what products below 2^-1022 lose
 SAMPLES = 9  # points along each axis of a cell, to know how good the bound may become
 
 
@@ -63,7 +64,7 @@ class Cells:
         for axis in range(1, values.ndim):
             size = values.shape[axis]
             matrix, norm = _halves(size)
-            error = error + (size + 8) * UNIT * norm * Cells(values, error).sizes()
+            error = error + (size + 8) * UNIT * norm * Cells(values, error).sizes() + UNDERFLOW
             both = np.moveaxis(np.tensordot(matrix, values, axes=(1, axis)), 0, axis)
             both = both.reshape(*values.shape[:axis], 2, size, *values.shape[axis + 1 :])
             values = np.moveaxis(both, axis, 1).reshape(-1, *values.shape[1:])
