@@ -3,7 +3,8 @@
     docker/run python benchmarks/certified_references.py [FIRST LAST]
 
 In 1D quadrature; in 2D and 3D adaptive finite elements with their error estimate, and for all problems simulated paths
-beside it. Where the elements do not come within `POOR`, the paths are the reference, with smaller steps.
+beside it. Where the elements do not come within `POOR` (nowhere in 2D) and in 3D for Q of rank one, the paths are the
+reference, with smaller steps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numpy as np
 from common import COMM, reference, say
 
 import fpsolve as fp
-from fpsolve.errors import NotConverged
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.append(str(TESTS))
@@ -27,7 +27,7 @@ from random_problems import RandomProblem, random_problem  # noqa: E402
 
 FILE = TESTS / "data_certified" / "references.json"
 SEED = 5
-COUNTS = {1: 32, 2: 200, 3: 8}
+COUNTS = {1: 32, 2: 200, 3: 2}
 TOLERANCE = {("full", 2): 1e-6, ("rank 1", 2): 1e-5, ("full", 3): 1e-3, ("rank 1", 3): 1e-3}
 MAX_UNKNOWNS = {2: 60_000, 3: 30_000}
 #: Relative error of finite elements from which on paths are the reference instead.
@@ -35,7 +35,7 @@ POOR = 1e-2
 PATHS = 10_000
 #: Steps in the mean exit time from the centre: of the comparison, and of a reference.
 STEPS = 500
-FINE_STEPS, FINE_PATHS = 4000, 40_000
+FINE_STEPS, FINE_PATHS = 1000, 20_000
 
 
 def by_quadrature(problem: RandomProblem) -> dict[str, Any]:
@@ -76,12 +76,12 @@ def by_paths(problem: RandomProblem, scale: float, paths: int, steps: int) -> di
 
 def entry(problem: RandomProblem) -> dict[str, Any]:
     """Return the stored line of one problem. Collective."""
-    try:
+    if problem.dimension == 3 and problem.rank == "rank 1":  # where the solver of linear systems may fail
+        found = by_paths(problem, 0.1, PATHS // 10, STEPS)
+        found["error"] = [np.inf] * len(found["mean"])
+    else:
         found = by_quadrature(problem) if problem.dimension == 1 else by_elements(problem)
-        scale = found["mean"][0]
-    except NotConverged:  # a linear solver in 3D, Q of rank one
-        coarse = by_paths(problem, 0.1, PATHS, STEPS)
-        found, scale = {**coarse, "error": [np.inf] * len(coarse["mean"])}, coarse["mean"][0]
+    scale = found["mean"][0]
     paths = by_paths(problem, scale, PATHS, STEPS)
     if max(e / m for e, m in zip(found["error"], found["mean"], strict=True)) > POOR:
         found = by_paths(problem, scale, FINE_PATHS, FINE_STEPS)
