@@ -84,7 +84,9 @@ class Barrier:
         """
         lower, upper = np.array(self.lower_corner), np.array(self.upper_corner)
         # both differences are small where x is: 2x - lower - upper would lose digits far from the origin
-        s = np.clip(((x - lower) - (upper - x)) / (upper - lower), -1.0, 1.0)
+        s = ((x - lower) - (upper - x)) / (upper - lower)
+        beyond = np.any(np.abs(s) > 1 + 8 * UNIT, axis=1)  # the box of w need not hold all of Ω
+        s = np.clip(s, -1.0, 1.0)
         values = np.zeros(len(x))
         error = 0.0
         for part in self.coefficients:
@@ -92,8 +94,12 @@ class Barrier:
             degrees = sum(k**2 for k in np.indices(part.shape))
             error += float(np.sum(np.abs(part) * (8 * degrees + 4 * sum(part.shape) + 64))) * 2 * UNIT
         if self.kind == "upper":
-            return (values + error + self.offset) / below(total(self.factor)) * (1 + 8 * UNIT)
-        return np.maximum((values - error - self.offset) / above(total(self.factor)) * (1 - 8 * UNIT), 0.0)
+            values = (values + error + self.offset) / below(total(self.factor)) * (1 + 8 * UNIT)
+        else:
+            values = np.maximum((values - error - self.offset) / above(total(self.factor)) * (1 - 8 * UNIT), 0.0)
+        outward = above if self.kind == "upper" else below
+        values[beyond] = [outward(self.at(tuple(map(float, point)))) for point in x[beyond]]
+        return values
 
 
 def _series(coefficients: np.ndarray, s: np.ndarray) -> np.ndarray:
