@@ -87,7 +87,7 @@ class Barrier:
         s = ((x - lower) - (upper - x)) / (upper - lower)
         beyond = np.any(np.abs(s) > 1 + 8 * UNIT, axis=1)  # the box of w need not hold all of Ω
         s = np.clip(s, -1.0, 1.0)
-        values = np.zeros(len(x))
+        values: np.ndarray = np.zeros(len(x))
         error = 0.0
         for part in self.coefficients:
             values += _series(part, s)
