@@ -19,6 +19,7 @@ from fpsolve.theory.certified.task import Candidate, Task
 LINE_DEGREES = (24, 48, 96, 160, 240, 360)
 LINE_BITS = 512
 PROGRAMMES = {1: (8, 16, 32), 2: (6, 9, 12, 16, 20, 24, 28, 32, 36), 3: (4, 6, 8, 10, 12, 14)}
+HEAD_START = 0.3  # seconds
 
 Trial = tuple[str, int, Candidate | None]
 
@@ -40,8 +41,8 @@ def candidates(task: Task, deadline: float) -> Iterator[Trial]:
 
 
 def _in_turns(methods: list[Iterator[Trial]]) -> Iterator[Trial]:
-    """Yield from the method that has had the least time so far; the first one begins."""
-    spent = [0.0] * len(methods)
+    """Yield from the method that has had the least time so far; the first one has a head start."""
+    spent = [-HEAD_START, *([0.0] * (len(methods) - 1))]
     while methods:
         k = spent.index(min(spent))
         began = time.monotonic()
