@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from flint import arb
 
 from fpsolve.theory.balls import Ball, above, below
@@ -60,7 +59,9 @@ def _proved(setting: Setting, candidate: Candidate, kinds: Sequence[Side], effor
             inside = min(r.lower for r in ranges) if kind == "upper" else max(r.upper for r in ranges)
         else:
             inside = _one_sided(setting.interior(excess, kind), kind, effort)
-        edge = _edge(setting.boundary(w, kind), kind, effort) + _rounding(setting, w)
+        # least squares makes w as small as it can everywhere on S, so two-sided bounds are good enough there
+        refine = candidate.kind != "both" or setting.star is not None
+        edge = _edge(setting.boundary(w, kind), kind, effort, refine) + _rounding(setting, w)
         barrier = _barrier(candidate, kind, inside, edge, slack)
         if barrier is not None:
             found[kind] = barrier
@@ -103,23 +104,21 @@ def _one_sided(pieces: Sequence[Angular], kind: Side, effort: Effort) -> float:
     return -min(bounds)
 
 
-def _edge(pieces: Sequence[Piece], kind: Side, effort: Effort) -> float:
+def _edge(pieces: Sequence[Piece], kind: Side, effort: Effort, refine: bool) -> float:
     """Return b: ``w >= -b`` (upper) or ``w <= b`` (lower) on all pieces, not negative."""
     worst = 0.0
     for piece in pieces:
-        signed = (piece if kind == "upper" else -piece) if not isinstance(piece, Angular) else None
         if isinstance(piece, Angular):
-            worst = max(worst, -_least_on(piece if kind == "upper" else piece.negative(), effort))
+            worst = max(worst, -_least_on(piece if kind == "upper" else piece.negative(), effort, refine))
         else:
-            worst = max(worst, -below(signed))
+            worst = max(worst, -below(piece if kind == "upper" else -piece))
     return worst
 
 
-def _least_on(piece: Angular, effort: Effort) -> float:
+def _least_on(piece: Angular, effort: Effort, refine: bool) -> float:
     """Return a lower bound of w on a piece of the boundary."""
     rough = two_sided(piece)
-    # two-sided bounds suffice where w is as small as the polynomial can make it everywhere
-    if rough.lower >= -1e-9 * float(np.max(np.abs(piece.coefficients.astype(float)), initial=0.0)):
+    if not refine:
         return rough.lower
     spread = rough.upper - rough.lower
     return max(rough.lower, least(piece, 1e-3 * effort.width * spread, math.inf, -math.inf, effort.deadline)[0])
