@@ -149,6 +149,52 @@ def test_degenerate_disc(comm: MPI.Comm, shared_path: Path) -> None:
     assert_drawn(comm, shared_path / "degenerate_disc.png")
 
 
+def assert_certified(row: dict[str, Any]) -> None:
+    """The certificate passes the independent checker; the bounds are on both sides of u, tighter than the paper's."""
+    assert row["verdict"].accepted, row["verdict"].reason
+    lower, upper, mean = row["certified", "lower"], row["certified", "upper"], row["mean"]
+    error = np.max(row["error"])
+    assert 0 < lower[0] - error <= mean[0] <= upper[0] + error
+    assert np.all((lower <= upper) & (lower <= 1.05 * mean) & (mean <= 1.05 * upper))
+    for name in ("paper", "sharp"):
+        assert np.all(row[name, "lower"] <= upper) and np.all(lower <= row[name, "upper"])
+    assert row["paper", "lower"][0] < lower[0] and upper[0] < row["paper", "upper"][0]
+
+
+def test_certified_double_well(comm: MPI.Comm, shared_path: Path) -> None:
+    module = load("certified_double_well")
+    rows = module.main(
+        comm, shared_path, levels=(0.5,), shown=0.5, width=1e-2, seconds=20.0, others=0.5, tolerance=1e-4
+    )
+    for row in rows:
+        assert_certified(row)
+        assert row["certified", "upper"][0] <= 1.0101 * row["certified", "lower"][0]
+    assert rows[0]["mean"][0] == pytest.approx(0.660270, abs=1e-4)
+    assert_same_everywhere(comm, [row["certified", "lower"] for row in rows])
+    assert_drawn(comm, shared_path / "certified_double_well.png")
+    if comm.rank == 0:
+        content = json.loads((shared_path / "certificate_0.5.json").read_text(encoding="utf-8"))
+        assert module.check(json.dumps(content)).accepted
+        content["problem"]["epsilon2"] = (0.501).hex()
+        assert not module.check(json.dumps(content)).accepted
+
+
+def test_certified_degenerate(comm: MPI.Comm, shared_path: Path) -> None:
+    found = load("certified_degenerate").main(comm, shared_path, width=5e-2, seconds=20.0, others=0.5, coarser=10.0)
+    for row in found.values():
+        assert_certified(row)
+    assert set(found["square"]["unreachable"]) == {"bottom", "top"}
+    assert found["disc"]["unreachable"] == found["turning"]["unreachable"] == ()
+    # on the square the answer is that of one dimension
+    line = reference.interval_met(lambda x: 0.5 * x * x, 0.5, -1.0, 1.0, 0.0)
+    exact = {"square": line, "disc": reference.degenerate_disc_met(0.0, 0.5, 0.5)}
+    for name, value in exact.items():
+        assert found[name]["certified", "lower"][0] <= value * (1 + 1e-9)
+        assert value * (1 - 1e-9) <= found[name]["certified", "upper"][0]
+    assert_same_everywhere(comm, [row["certified", "upper"] for row in found.values()])
+    assert_drawn(comm, shared_path / "certified_degenerate.png")
+
+
 def test_paper_examples(comm: MPI.Comm, shared_path: Path) -> None:
     found = load("paper_examples").main(comm, shared_path, budget=2.0)
     printed = found["printed"]

@@ -42,6 +42,7 @@ def assert_theorems_hold(margins: Sequence[Any], at_least: int) -> None:
 
 def test_every_demo_is_tested_here_or_in_test_demos() -> None:
     others = {"degenerate_disc", "double_well", "paper_examples", "two_parameter_model"}  # test_demos.py
+    others |= {"certified_degenerate", "certified_double_well"}  # test_demos.py
     others |= {"diffusion_or_not", "mass_splitting", "overparametrised", "thesis"}  # test_demos_*.py
     assert {path.name for path in DEMOS.iterdir() if path.is_dir()} == others | set(NAMES)
 
