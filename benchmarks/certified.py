@@ -260,7 +260,7 @@ def quantiles(outcomes: list[Outcome]) -> Iterator[list[str]]:
 
 
 def main(
-    names: Sequence[str] | None = None, counts: Sequence[int] = (32, 200, 8), budget: float = 5.0
+    names: Sequence[str] | None = None, counts: Sequence[int] = (32, 200, 2), budget: float = 5.0
 ) -> list[Outcome]:
     """Print both tables; return the outcomes of the random problems.
 
@@ -289,7 +289,7 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--known", nargs="*", choices=list(KNOWN), default=None)
-    parser.add_argument("--counts", nargs=3, type=int, default=(32, 200, 8), help="random problems in 1D, 2D, 3D")
+    parser.add_argument("--counts", nargs=3, type=int, default=(32, 200, 2), help="random problems in 1D, 2D, 3D")
     parser.add_argument("--budget", type=float, default=5.0, help="seconds for each random problem")
     options = parser.parse_args()
     main(options.known, options.counts, options.budget)
