@@ -19,7 +19,7 @@ from fpsolve.theory.certified.task import Candidate
 # a subsolution with -A w <= M is of no use beyond this M
 LARGEST_FACTOR = 20.0
 FINE = 1e-7
-SPARE, ROUNDING = 0.05, 1e-14
+SPARE, ROUNDING, SMALL = 0.05, 1e-14, 1e-4
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def _proved(setting: Setting, candidate: Candidate, kinds: Sequence[Side], effor
             inside = min(r.lower for r in ranges) if kind == "upper" else max(r.upper for r in ranges)
         else:
             inside = _one_sided(setting.interior(excess, kind), kind, effort)
-        # least squares makes w as small as it can everywhere on S, so two-sided bounds are good enough there
-        refine = candidate.kind != "both" or setting.star is not None
-        edge = _edge(setting.boundary(w, kind), kind, effort, refine) + _rounding(setting, w)
+        # where least squares makes w small everywhere on S, two-sided bounds are good enough
+        small = SMALL * above(w.size()) if candidate.kind == "both" and setting.star is None else 0.0
+        edge = _edge(setting.boundary(w, kind), kind, effort, small) + _rounding(setting, w)
         barrier = _barrier(candidate, kind, inside, edge, slack)
         if barrier is not None:
             found[kind] = barrier
@@ -104,21 +104,21 @@ def _one_sided(pieces: Sequence[Angular], kind: Side, effort: Effort) -> float:
     return -min(bounds)
 
 
-def _edge(pieces: Sequence[Piece], kind: Side, effort: Effort, refine: bool) -> float:
+def _edge(pieces: Sequence[Piece], kind: Side, effort: Effort, small: float) -> float:
     """Return b: ``w >= -b`` (upper) or ``w <= b`` (lower) on all pieces, not negative."""
     worst = 0.0
     for piece in pieces:
         if isinstance(piece, Angular):
-            worst = max(worst, -_least_on(piece if kind == "upper" else piece.negative(), effort, refine))
+            worst = max(worst, -_least_on(piece if kind == "upper" else piece.negative(), effort, small))
         else:
             worst = max(worst, -below(piece if kind == "upper" else -piece))
     return worst
 
 
-def _least_on(piece: Angular, effort: Effort, refine: bool) -> float:
+def _least_on(piece: Angular, effort: Effort, small: float) -> float:
     """Return a lower bound of w on a piece of the boundary."""
     rough = two_sided(piece)
-    if not refine:
+    if rough.upper - rough.lower <= small:
         return rough.lower
     spread = rough.upper - rough.lower
     return max(rough.lower, least(piece, 1e-3 * effort.width * spread, math.inf, -math.inf, effort.deadline)[0])
