@@ -158,6 +158,20 @@ def test_several_starts_and_the_bounds_as_functions():
 
 
 @pytest.mark.serial
+@pytest.mark.parametrize(("size", "center"), [(1e-6, (0.0, 0.0)), (1e4, (0.0, 0.0)), (1.0, (1000.5, -500.25))])
+def test_units_and_origin_do_not_matter(size, center):
+    """X/size + center: the same times; far from the origin coordinates have fewer digits."""
+    process = fp.SGD(f"((x-({center[0]}))**2 + (y-({center[1]}))**2)/2", epsilon2=0.5 * size**2)
+    found = certify(process, fp.Ball(center, size), width=1e-8)
+    assert found.reached
+    contains(found, ball_ou_met(0.0, 2, 1, 0.5, 1))
+    x = np.random.default_rng(1).uniform(-0.7, 0.7, (100, 2))
+    exact = ball_ou_met(np.linalg.norm(x, axis=1), 2, 1, 0.5, 1)
+    low, high = (bound.evaluate(np.array(center) + size * x) for bound in (found.lower, found.upper))
+    assert np.all(low <= exact * (1 + 1e-11)) and np.all(exact * (1 - 1e-11) <= high) and np.all(high - low < 1e-7)
+
+
+@pytest.mark.serial
 def test_results_are_picklable_and_come_out_again():
     """Where the first candidate will do there is no race of methods, and two runs agree in every digit."""
     found, again = (certify(ou(0.5), SQUARE, width=0.2, budget=100.0) for _ in range(2))
