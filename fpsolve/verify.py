@@ -32,9 +32,8 @@ from flint import acb, arb, arb_mat, ctx, fmpq, fmpq_mat, fmpq_mpoly_ctx
 KEYS = """format made_by question problem unreachable functions claims starts digest variables domain reflecting loss
 covariance epsilon2 covariance_scale extra_diffusion drift diffusion shape center radius lower upper coefficients kind
 function m M b x"""
-FORMAT, LIMIT = "fpsolve-certificate-1", 100_000
+FORMAT, KAPPA, SMALL, LIMIT = "fpsolve-certificate-1", fmpq(1024, 1023), fmpq(1, 2**40), 100_000
 SIDES = ("left", "right", "bottom", "top", "back", "front")
-KAPPA, SMALL = fmpq(1024, 1023), fmpq(1, 2**40)
 NAMES = ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf", "abs")
 ACTIONS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv, "Pow": pow}
 EXACT: dict[str, Any] = ACTIONS | {"number": lambda t: fmpq(str(sympy.Rational(t)))}
@@ -74,14 +73,12 @@ def number(text: str | list[str]) -> fmpq:
 def evaluate(node: ast.AST, x: dict[str, Any], algebra: dict[str, Any]) -> Any:
     """Return the value of a formula in an algebra; only what is listed here is allowed, nothing is executed."""
     match node:
-        case ast.UnaryOp(op=ast.UAdd(), operand=part):
-            return evaluate(part, x, algebra)
         case ast.Constant(value=int() | float() as value):
             return algebra["number"](repr(value))  # 0.1 means 1/10
         case ast.Name(id=name) if name in x or name in ("pi", "E"):
             return x[name] if name in x else algebra[name]()
-        case ast.UnaryOp(op=ast.USub(), operand=part):
-            return -evaluate(part, x, algebra)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=part):
+            return evaluate(part, x, algebra) * (-1 if isinstance(sign, ast.USub) else 1)
         case ast.BinOp(left=left, op=op, right=right) if type(op).__name__ in ACTIONS:
             return algebra[type(op).__name__](evaluate(left, x, algebra), evaluate(right, x, algebra))
         case ast.Call(func=ast.Name(id=name), args=[part], keywords=[]) if name in (*NAMES, "Abs", "sign"):
@@ -117,18 +114,18 @@ def along(matrices: list[Any], flat: list[Any]) -> list[Any]:
     return flat
 
 
-def dense(p: Any) -> tuple[list[int], list[fmpq]]:
-    """Return the coefficients of a polynomial as a row-major tensor."""
+def chebyshev(p: Any, cell: Any) -> tuple[list[int], list[arb]]:
+    """Return the Chebyshev coefficients of a polynomial on a box, a row-major tensor with this shape."""
     shape = [max(n, 0) + 1 for n in p.degrees()]
-    return shape, [p[e] for e in itertools.product(*map(range, shape))]
+    with ctx.extraprec(3 * sum(shape) // 2):  # for the cancellation in the change of the basis
+        frame = [(n, (a + b) / 2, (b - a) / 2) for n, (a, b) in zip(shape, cell, strict=True)]
+        flat = [arb(p[e]) for e in itertools.product(*map(range, shape))]
+        return shape, along([arb_mat(change(n, False, True, *place)) for n, *place in frame], flat)
 
 
 def positive(p: Any, cell: Any) -> None:
     """Prove that a polynomial is not negative on a box, or reject."""
-    shape, exact = dense(p)
-    with ctx.extraprec(3 * sum(shape) // 2):  # for the cancellation in the change of the basis
-        frame = zip(shape, [((a + b) / 2, (b - a) / 2) for a, b in cell], strict=True)
-        flat = along([arb_mat(change(n, False, True, *place)) for n, place in frame], list(map(arb, exact)))
+    shape, flat = chebyshev(p, cell)
     todo, count = [(shape, flat, arb(0))], 0
     while todo and p != 0:
         (shape, flat, error), count = todo.pop(), count + 1
@@ -192,8 +189,8 @@ class Setting:
         """Return Σ g P as a polynomial for |X_i| <= 1 + SMALL, and a bound of the error."""
         result, error = 0 * self.w, fmpq(0)
         for text, p in [pair for pair in pairs if pair[1] != 0]:
-            shape, flat = dense(p)
-            size = 2 * sum(map(abs, along([change(n, False, True, 0, 1) for n in shape], flat)))  # |T_k| <= 2
+            _, flat = chebyshev(p, [(fmpq(-1), fmpq(1))] * self.d)
+            size = 4 * number(float(sum(map(abs, flat), arb(0)).upper()).hex())  # |T_k| <= 2 here, 2 for rounding
             g, e = self.formula(text, int((8 * size / scale).ceil()).bit_length())
             result, error = result + g * p, error + e * size
         return result, error
