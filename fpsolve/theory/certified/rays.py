@@ -62,14 +62,16 @@ def along_rays(
         for axis in range(d):
             values = contract(_shifted(polynomial, axis, center[axis]), values, axis)
         orders = [alpha for alpha in product(*(range(n) for n in values.shape)) if sum(alpha) <= m]
-        table = np.empty((len(orders), m + 1), dtype=object)
-        table[...] = arb(0)
-        for row, alpha in enumerate(orders):
-            table[row, sum(alpha)] = values[alpha]
         scaled = [g / polynomial.half(i) for i, g in enumerate(directions)]
+        monomials, degrees = _monomials(scaled, orders, values.shape), np.array([sum(alpha) for alpha in orders])
+        factors = np.array([values[alpha] for alpha in orders], dtype=object)
+        parts = []  # h_k(g), one row for each k
+        for k in range(m + 1):
+            own = degrees == k
+            parts += (matrix_of(factors[None, own]) * matrix_of(monomials[own])).entries()
         nodes = np.array([angle.cos() for angle in chebyshev_angles(m + 1)], dtype=object)
-        series = to_coefficients(m + 1) * matrix_of(_powers(radii(nodes), m)) * matrix_of(table.T)
-        result = series * matrix_of(_monomials(scaled, orders, values.shape))
+        series = to_coefficients(m + 1) * matrix_of(_powers(radii(nodes), m))
+        result = series * arb_mat(m + 1, len(directions[0]), parts)
         return tensor(result.entries(), (m + 1, len(directions[0])))
 
 
