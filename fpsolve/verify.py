@@ -159,7 +159,7 @@ class Setting:
         self.polynomial = lambda n, c: ring.from_dict(dict(zip(itertools.product(*map(range, n)), c, strict=True)))
         flat = list(map(number, entry["coefficients"]))
         self.w = self.polynomial(shape, along([change(k, True, False, 0, 1) for k in shape], flat))
-        need(sgd != ("drift" in problem), "loss or drift, not both")
+        need(sgd != ("drift" in problem), "a process has a loss or a drift, data are not covered")
         scales, matrix = [fmpq(1), fmpq(1), fmpq(0)], problem["covariance" if sgd else "diffusion"]
         if sgd:
             scales = [number(problem[k]) for k in ("epsilon2", "covariance_scale", "extra_diffusion")]
@@ -179,7 +179,7 @@ class Setting:
             self.box, self.shell = [], ((r - off) / max(self.half), (r + off) / min(self.half))
             need(r > 0 and self.shell[1] < 1 + SMALL, "w does not reach the boundary")
         else:
-            need(domain["shape"] == "box", "this domain is unknown")
+            need(domain["shape"] == "box", f"the domain {domain['shape']!r} is not covered")
             ends = [*zip(*([number(t) for t in domain[k]] for k in ("lower", "upper")), strict=True)]
             self.distance = {SIDES[2 * i + k]: (1 - 2 * k) * (self.x[i] - ends[i][k]) for i in n for k in (0, 1)}
             self.box = [[(c - m) / h for c in e] for e, m, h in zip(ends, self.mid, self.half, strict=True)]
@@ -261,11 +261,12 @@ def inspect(content: dict[str, Any]) -> list[str]:
     need(content["question"] == "mean exit time", "this question is unknown")
     problem, claims, unreachable = content["problem"], content["claims"], {*content["unreachable"]}
     objects = [content, problem, problem["domain"], *content["functions"].values(), *claims, *content["starts"]]
-    need({k for o in objects for k in o} <= {*KEYS.split()}, "there are unknown keys")
+    unknown = {k for o in objects for k in o} - {*KEYS.split()}
+    need(not unknown, f"unknown or not covered: {', '.join(sorted(unknown))}")
     ws = {name: Setting(problem, entry) for name, entry in content["functions"].items()}
     w, reflecting, bounds = next(iter(ws.values())), {*problem["reflecting"]}, {1: list[Any](), -1: list[Any]()}
     need(unreachable | reflecting <= {*w.distance} and not unreachable & reflecting, "the parts are not clear")
-    need(not reflecting or w.box != [], "only straight sides can reflect")
+    need(not reflecting or bool(w.box), "only straight sides can reflect")
     for part, d in w.distance.items():
         if part in reflecting:
             w.prove(f"{part} reflects", w.flux(d, d), part, 1, SMALL, fmpq(1))

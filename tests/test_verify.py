@@ -303,8 +303,92 @@ def test_a_changed_digit_is_seen_by_the_digest() -> None:
         assert not verdict.accepted and "digest" in verdict.reason
 
 
+def setting(names: list[str]) -> verify.Setting:
+    """Return a problem on (-1, 1)^d, for its polynomials."""
+    ends = {"lower": hexes([-1] * len(names)), "upper": hexes([1] * len(names))}
+    matrix = [["1" if i == j else "0" for j in names] for i in names]
+    problem = {"variables": names, "drift": ["0"] * len(names), "diffusion": matrix, "reflecting": []}
+    entry = ends | {"shape": [1] * len(names), "coefficients": hexes([1])}
+    return verify.Setting(problem | {"domain": ends | {"shape": "box"}}, entry)
+
+
+@pytest.mark.parametrize(
+    ("text", "function"),
+    [
+        ("tanh(2*x + y)", lambda x, y: np.tanh(2 * x + y)),
+        ("log(1.5 + x)*sin(3*y)", lambda x, y: np.log(1.5 + x) * np.sin(3 * y)),
+        ("sqrt(2 + x*y) + 0*x", lambda x, y: np.sqrt(2 + x * y)),
+        ("atan(x)*asin(y/2)", lambda x, y: np.arctan(x) * np.arcsin(y / 2)),
+        ("1/(x**2 + 0.5) + abs(y + 2)", lambda x, y: 1 / (x * x + 0.5) + abs(y + 2)),
+    ],
+)
+def test_polynomials_of_formulas_have_honest_errors(text: str, function: Callable) -> None:
+    with verify.ctx.workprec(192):
+        polynomial, error = setting(["x", "y"]).formula(text, 20)
+    corners = [(p, q) for p in (-1.0, 1.0) for q in (-1.0, 1.0)]
+    for x, y in [*np.random.default_rng(7).uniform(-1, 1, (200, 2)), *corners]:
+        value = polynomial(*(verify.number(float(c).hex()) for c in (x, y)))
+        assert abs(int(value.p) / int(value.q) - function(x, y)) <= int(error.p) / int(error.q) + 1e-14
+    assert 0 < int(error.p) / int(error.q) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1/(x**2 + y**2 + 0.0001)",
+        "1/(x - 0.999)",
+        "abs(x + 0.9)",
+        "asin(x)",
+        "x**0.5",
+        "log(x**2)",
+        "sqrt((x - 0.1)**2)",
+        "atan(1/x)",
+        "exp(-1/(x + 1)**2)",
+        "tan(1.6*y)",
+    ],
+)
+def test_formulas_that_are_not_analytic_are_refused(text: str) -> None:
+    """Also where most of the balls that cover the ellipse are finite."""
+    with verify.ctx.workprec(192), pytest.raises(ValueError, match="analytic"):
+        setting(["x", "y"]).formula(text, 20)
+
+
+@pytest.mark.parametrize("shift", [1e-4, -1e-4])
+def test_polynomials_that_are_somewhere_negative_are_found(shift: float) -> None:
+    """(x - 1/3)² + (y + 1/7)² + shift on the square."""
+    w = setting(["x", "y"])
+    x, y = w.ring.gens()
+    p = (3 * x - 1) ** 2 / 9 + (7 * y + 1) ** 2 / 49 + verify.number(shift.hex())
+    if shift > 0:
+        verify.positive(p, w.box)
+        return
+    with pytest.raises(ValueError, match="false"):
+        verify.positive(p, w.box)
+
+
+@pytest.mark.parametrize("pull", ["2", "0.5"])
+@pytest.mark.parametrize("radial", ["", "(1 - x**2 - y**2)/10 + "])
+def test_a_sphere_with_tangential_noise_is_unreachable_if_the_drift_is_strong(pull: str, radial: str) -> None:
+    """a = |x|² I - x xᵀ (+ a part that vanishes on the circle), f = -pull·x: e = (2 pull - 2)|x|² - ..., w = 0."""
+    content = copy.deepcopy(harmonic())
+    zeros = {"shape": [1, 1], "coefficients": hexes([0])}
+    content["functions"]["w"] |= zeros
+    content["problem"] = {
+        "variables": ["x", "y"],
+        "drift": [f"-{pull}*x", f"-{pull}*y"],
+        "diffusion": [[radial + "y**2", "-x*y"], ["-x*y", radial + "x**2"]],
+        "domain": content["problem"]["domain"],
+        "reflecting": [],
+    }
+    content["unreachable"] = ["boundary"]
+    content["claims"] = [{"kind": "lower", "function": "w", "M": (1.0).hex(), "b": (-1e6).hex()}]
+    content["starts"] = [{"x": hexes([0.5, 0]), "lower": (1e6).hex(), "upper": "inf"}]
+    verdict = check(signed(content))
+    assert verdict.accepted == (pull == "2"), verdict.reason  # the process never leaves, so that any lower bound holds
+
+
 def test_a_pole_in_the_domain_is_rejected() -> None:
-    """1/(x² + y² - 1/4) has no bound on the disc; 1/(x² + y² + 1/100) only has poles nearby and is bounded honestly."""
+    """1/(x² + y² - 1/4) and log(x² + y² - 1/25) have no bound on the disc."""
     for loss in ("x**2/2 + y**2/2 + 0.0001/(x**2 + y**2 - 0.25)", "x**2/2 + y**2/2 + log(x**2 + y**2 - 0.04)/9"):
         verdict = check(signed(forged(harmonic(), "problem", "loss", value=loss)))
         assert not verdict.accepted
@@ -365,8 +449,20 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "accepted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("domain", {"shape": "sublevel", "lower": hexes([-1]), "upper": hexes([1])}, "sublevel"),
+        ("data", {"inputs": ["s"]}, "data"),
+    ],
+)
+def test_what_is_not_covered_is_said(key: str, value: Any, reason: str) -> None:
+    assert reason in check(signed(forged(line(), "problem", key, value=value))).reason
+
+
 def test_the_checker_stands_alone() -> None:
     source = Path(verify.__file__).read_text(encoding="utf-8")
+    assert len([line for line in source.splitlines() if line.strip()]) <= 300
     assert "fpsolve" not in [
         line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import", "from"))
     ]
