@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from flint import arb
 
 from fpsolve.theory.balls import Ball, above, below
 from fpsolve.theory.certified.angular import Angular, Range, least, two_sided
 from fpsolve.theory.certified.barrier import Barrier
-from fpsolve.theory.certified.polynomial import Polynomial
+from fpsolve.theory.certified.polynomial import Polynomial, exact_points
 from fpsolve.theory.certified.reflection import corrected
 from fpsolve.theory.certified.setting import Piece, Setting, Side
 from fpsolve.theory.certified.task import Candidate
@@ -69,8 +70,12 @@ def _proved(setting: Setting, candidate: Candidate, kinds: Sequence[Side], effor
 
 
 def _rounding(setting: Setting, w: Polynomial) -> float:
-    """Return what b gets besides on curved boundaries, where the checker may use a thin shell about them."""
-    return ROUNDING * above(w.size()) if setting.absorbing and setting.curved else 0.0
+    """Return what b gets besides on curved boundaries, where the checker uses a shell as thin as rounding."""
+    if not (setting.absorbing and setting.curved):
+        return 0.0
+    x = exact_points(setting.boundary_points())
+    slopes = [np.abs(w.derivative(axis).at(x).astype(float)).max() for axis in range(w.dimension)]
+    return ROUNDING * float(sum(slopes)) * max(above(w.half(axis)) for axis in range(w.dimension))
 
 
 def _once(setting: Setting, excess: Polynomial, effort: Effort) -> Callable[[Side], list[Range]]:

@@ -104,6 +104,14 @@ class Setting:
             piece.coefficients.flat[0] = piece.coefficients.flat[0] + arb(0, 1) * missed
         return list(pieces)
 
+    def boundary_points(self) -> np.ndarray:
+        """Return some points near a curved boundary, in floating point, shape (n, d)."""
+        if self.star is not None:
+            return np.array([arc[0] for arc in self.star.sectors])
+        directions = np.random.default_rng(0).standard_normal((100, self.domain.dimension))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        return np.array(self.domain.center) + self.domain.radius * directions
+
     def own(self, p: Polynomial) -> Polynomial:
         """Return p in the variables of the box or interval Ω."""
         return p.moved(*corners(self.domain))
