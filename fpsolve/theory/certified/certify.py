@@ -115,7 +115,8 @@ def certify(
     budget : float
         Seconds. The best enclosure so far is returned when they are spent.
     starts : points (k, d), optional
-        By default the centre of the domain.
+        In the closure of the domain, by default its centre. On a part that is proved unreachable τ is the time until
+        the process leaves through another part.
 
     Raises
     ------

@@ -11,7 +11,8 @@ connected, holds c and does not meet Γ, so Γ winds around each of its points; 
 of the union of the segments from c to Γ, because along these Γ shrinks to c without meeting x. □
 
 Also proved: ``(γ-c) × γ' > 0``, so (s, t) are coordinates of both sets. By monotonicity of the mean exit time in the
-domain, lower bounds for the inner set and upper bounds for the outer one hold for Ω.
+domain, lower bounds for the inner set and upper bounds for the outer one hold for Ω; with the conditions on ∂Ω also
+between the curves, they hold at all of its points (`fpsolve.theory.certified.setting`).
 
 In one dimension γ is the two ends. Three dimensions, and losses without formulas, are not covered.
 """
