@@ -27,6 +27,9 @@ from fpsolve.theory.certified.polynomial import Polynomial, exact_points, precis
 
 UNIT = 2.0**-53
 BITS = 600  # for values at points: more than the coefficients of 1D polynomials have
+BITS_OF_MANY = 192
+CHUNK = 4096
+COARSE = 1e-7  # error of floats relative to the value that is not worth improving
 
 
 def total(terms: Sequence[float]) -> Ball:
@@ -97,9 +100,24 @@ class Barrier:
             values = (values + error + self.offset) / below(total(self.factor)) * (1 + 8 * UNIT)
         else:
             values = np.maximum((values - error - self.offset) / above(total(self.factor)) * (1 - 8 * UNIT), 0.0)
-        outward = above if self.kind == "upper" else below
-        values[beyond] = [outward(self.at(tuple(map(float, point)))) for point in x[beyond]]
+        # on discs the coefficients can be 1e14 times larger than w: floats lose everything then
+        exact = beyond | (error > COARSE * np.abs(values - error)) if len(x) else beyond
+        if np.any(exact):
+            values[exact] = self._in_arb(x[exact])
         return values
+
+    def _in_arb(self, x: np.ndarray) -> np.ndarray:
+        """Return the bound at points (n, d), many at once: about 1e4 points a second."""
+        outward = above if self.kind == "upper" else below
+        found: list[float] = []
+        with precision(BITS_OF_MANY):
+            w = Polynomial.of_floats(self.lower_corner, self.upper_corner, self.coefficients)
+            factor, offset = total(self.factor), arb(self.offset)
+            for k in range(0, len(x), CHUNK):
+                values = w.at(exact_points(x[k : k + CHUNK]))
+                values = (values + offset if self.kind == "upper" else values - offset) / factor
+                found += [outward(v) for v in values]
+        return np.array(found) if self.kind == "upper" else np.maximum(np.array(found), 0.0)
 
 
 def _series(coefficients: np.ndarray, s: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from fpsolve.theory.certified.task import Candidate
 # a subsolution with -A w <= M is of no use beyond this M
 LARGEST_FACTOR = 20.0
 FINE = 1e-7
-SPARE, ROUNDING, SMALL = 0.05, 1e-14, 1e-4
+SPARE, ROUNDING, SMALL = 0.05, 2e-15, 1e-4
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _rounding(setting: Setting, w: Polynomial) -> float:
         return 0.0
     x = exact_points(setting.boundary_points())
     slopes = [np.abs(w.derivative(axis).at(x).astype(float)).max() for axis in range(w.dimension)]
-    return ROUNDING * float(sum(slopes)) * max(above(w.half(axis)) for axis in range(w.dimension))
+    return ROUNDING * float(sum(slopes)) * float(np.abs([w.lower, w.upper]).max())  # rounding of coordinates
 
 
 def _once(setting: Setting, excess: Polynomial, effort: Effort) -> Callable[[Side], list[Range]]:
