@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, ctx
 
 from fpsolve.errors import InputError
 from fpsolve.model.domains import Ball, Sublevel
@@ -16,7 +16,7 @@ from fpsolve.model.process import SGD
 from fpsolve.theory.certified.angular import Angular, least, two_sided
 from fpsolve.theory.certified.arcs import StarBracket, trace_curve
 from fpsolve.theory.certified.certify import certify
-from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
+from fpsolve.theory.certified.polynomial import Polynomial, tensor
 from fpsolve.theory.certified.setting import Setting
 from fpsolve.theory.certified.state import State
 
@@ -43,7 +43,7 @@ def test_a_function_may_not_rise_between_the_curves_around_a_level_set(half: flo
     star = StarBracket((0.0, 0.0), curve, 1.0 - half, 1.0 + half)
     setting = Setting(domain, ("boundary",), nothing, star)
     p = squared_ring(1.0 / half**2)
-    with precision(256):
+    with ctx.workprec(256):
         for piece in setting.boundary(p, "lower"):
             highest = -least(piece.negative(), 1e-9, math.inf, -math.inf, time.monotonic() + 5)[0]
             assert max(highest, two_sided(piece).upper) >= 1.0 / half**2 * (1 - 1e-14)
@@ -100,5 +100,5 @@ def test_products_of_tiny_numbers_are_lost() -> None:
     # below 2^-1022 the relative rounding errors of floats are unbounded
     tiny = 2.0**-1074
     function = Angular(("cos",), tensor([arb(-tiny)] * 9, (9,)), ((0.0, 1.0),))
-    with precision(256):
+    with ctx.workprec(256):
         assert least(function, 0.0, math.inf, -math.inf, time.monotonic() + 5)[0] <= -1e3 * 9 * tiny

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from flint import arb, arb_poly
+from flint import arb, arb_poly, ctx
 from test_steady import reference_gap
 
 import fpsolve as fp
@@ -12,7 +12,7 @@ from fpsolve.theory.certified.gap import derivatives, spectral_gap_bound, streng
 from fpsolve.theory.certified.gap_line import Line, positive_everywhere
 from fpsolve.theory.certified.gap_weights import Curvature, condition_holds
 from fpsolve.theory.certified.generator import Coefficient
-from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
+from fpsolve.theory.certified.polynomial import Polynomial, tensor
 
 LINES = [
     ("(x**2 - 1)**2", lambda x: (x**2 - 1) ** 2, 0.2, -2.0, 2.0),
@@ -59,7 +59,7 @@ def line_of(formula: str, s: float, a: float, b: float) -> Line:
 def test_line_refuses_false_statements():
     process = fp.SGD("(x**2 - 1)**2", variables=["x"], epsilon2=0.5)
     found = spectral_gap_bound(process, fp.Interval(-2.0, 2.0))
-    with precision(500):
+    with ctx.workprec(500):
         line = line_of("double well", 0.5, -2.0, 2.0)
         parts = found.functions[0].coefficients
         assert positive_everywhere(line, found.value, parts)
@@ -94,7 +94,7 @@ def test_coupled_coordinates():
     weights = [f.coefficients[0] for f in found.functions[:2]]
     fixed = [f.coefficients[0] for f in found.functions[2:]]
     later = time.monotonic() + 10
-    with precision(128):
+    with ctx.workprec(128):
         curvature = curvature_of(process, box)
         assert condition_holds(curvature, found.value, weights, fixed, later)
         assert not condition_holds(curvature, found.value * 1.1, weights, fixed, later)
@@ -110,7 +110,7 @@ def test_disc():
     process, disc = fp.SGD("x**2/2 + y**2/2", epsilon2=0.5), fp.Ball((0.0, 0.0), 1.0)
     found = spectral_gap_bound(process, disc, budget=4.0)
     assert found.verified and 1.4 < found.value < 2.1723
-    with precision(128):
+    with ctx.workprec(128):
         curvature = curvature_of(process, disc)
         weight = found.functions[0].coefficients[0]
         assert not condition_holds(curvature, found.value, [2 * weight], (), time.monotonic() + 10)  # falls too steeply

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import reference
-from flint import arb
+from flint import arb, ctx
 from scipy.integrate import quad
 from scipy.interpolate import BarycentricInterpolator
 
@@ -19,7 +19,7 @@ from fpsolve.theory.certified.moments import (
     function_of,
     mean_bounds,
 )
-from fpsolve.theory.certified.polynomial import Polynomial, precision
+from fpsolve.theory.certified.polynomial import Polynomial
 from fpsolve.theory.certified.questions import Problem, Solver, one_sided_solution
 
 FLAT = fp.SGD("0*x", variables=["x"], epsilon2=0.5)
@@ -113,7 +113,7 @@ def test_unreachable_part():
 
 def test_false_statements():
     """β and ρ pay for whatever a function lacks, so every bound is true; a NaN gives none."""
-    with precision(192):
+    with ctx.workprec(192):
         problem = Problem.of(FLAT, LINE, np.array([[0.5]]), time.monotonic() + 10)
         means, barriers = mean_bounds(problem, time.monotonic() + 5)
         values = {"left": 1.0, "right": 0.0}
@@ -138,7 +138,7 @@ def test_false_statements():
 def test_programme_is_one_sided():
     """The linear programme's solution satisfies its inequalities up to a little."""
     process, box = fp.SGD("x**2/2 + y**2/2", epsilon2=0.5), fp.Box((-1.0, -1.0), (1.0, 1.0))
-    with precision(192):
+    with ctx.workprec(192):
         problem = Problem.of(process, box, np.zeros((1, 2)), time.monotonic() + 10)
         values = {"left": 1.0, "right": 0.0, "bottom": 0.0, "top": 0.0}
         zero = Polynomial.of_floats([-1.0, -1.0], [1.0, 1.0], [np.zeros((1, 1))])

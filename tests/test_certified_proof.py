@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, ctx
 from reference import ball_ou_met, interval_met, interval_met_one_sided, product_survival
 
 from fpsolve.model.domains import Ball, Box, Interval, Sublevel
@@ -20,7 +20,7 @@ from fpsolve.theory.certified.coefficients import coefficients_of
 from fpsolve.theory.certified.generator import Coefficient, Generator
 from fpsolve.theory.certified.interval_solve import solve_interval
 from fpsolve.theory.certified.least_squares import least_squares
-from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
+from fpsolve.theory.certified.polynomial import Polynomial, tensor
 from fpsolve.theory.certified.proof import Effort, prove
 from fpsolve.theory.certified.reflection import corrected
 from fpsolve.theory.certified.setting import Setting
@@ -34,7 +34,7 @@ FINE = Effort(1e-9, math.inf)
 
 @pytest.fixture(autouse=True)
 def bits() -> Iterator[None]:
-    with precision(256):
+    with ctx.workprec(256):
         yield
 
 
@@ -102,7 +102,7 @@ def test_brownian_motion_in_a_ball_is_exact(d):
 @pytest.mark.parametrize(("epsilon2", "degree", "width"), [(1.0, 40, 1e-30), (0.1, 60, 1e-14), (0.02, 110, 1e-10)])
 def test_interval_contains_the_exact_time(epsilon2, degree, width):
     process, domain = ou(epsilon2, 1), Interval(-1.0, 1.0)
-    with precision(512):
+    with ctx.workprec(512):
         proved = prove(setting(process, domain), solve_interval(task(process, domain), degree, 512), FINE)
     for x in (-0.75, 0.0, 0.5):
         assert holds(proved, (x,), float(interval_met(lambda t: t**2 / 2, epsilon2, -1, 1, x))) <= width + 1e-15
@@ -119,7 +119,7 @@ def disc_candidate() -> Candidate:
 
 @pytest.fixture(scope="module")
 def disc() -> tuple[Setting, Candidate]:
-    with precision(256):
+    with ctx.workprec(256):
         return setting(ou(0.2), DISC), disc_candidate()
 
 
@@ -264,7 +264,7 @@ def test_lower_barriers_are_cut_at_zero():
 
 
 def test_sums_of_floats_bound_a_ball():
-    with precision(300):
+    with ctx.workprec(300):
         value = arb.pi() * arb(10) ** 9
         for up in (True, False):
             found = terms(value, up)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sympy
-from flint import arb, fmpq
+from flint import arb, ctx, fmpq
 from numpy.polynomial import chebyshev
 
 from fpsolve.model.domains import Ball
@@ -26,7 +26,6 @@ from fpsolve.theory.certified.polynomial import (
     exact_points,
     from_grid,
     powers,
-    precision,
     tensor,
 )
 from fpsolve.theory.certified.rays import along_rays, truncated
@@ -41,7 +40,7 @@ CENTER, ARC = (0.1, 0.2), ((0.9, 0.2), (0.9, 0.6), (0.6, 0.9), (0.1, 0.9))
 
 @pytest.fixture(autouse=True)
 def bits() -> Iterator[None]:
-    with precision(192):
+    with ctx.workprec(192):
         yield
 
 
@@ -247,7 +246,7 @@ def test_errors_of_cells_are_honest(kinds, degree, scale, bits_used):
     """Against 500 bits, at once and after up to 14 halvings; with few bits the radii of the matrices count."""
     rng = np.random.default_rng(degree)
     function = angular(rng, kinds, degree, scale)
-    with precision(bits_used):
+    with ctx.workprec(bits_used):
         cells = local_polynomials(function)
     total = above(abs(function.coefficients).sum())
     d = len(kinds)
@@ -259,7 +258,7 @@ def test_errors_of_cells_are_honest(kinds, degree, scale, bits_used):
     middles, half = np.zeros((len(places), d)), 1.0
     worst, seen = 0.0, 0.0
     for depth in range(15):
-        with precision(500):
+        with ctx.workprec(500):
             for k in range(min(len(places), 6)):
                 s = rng.choice([-1.0, 1.0, 0.0, 0.375, -0.8125], d)
                 y = middles[k] + half * s

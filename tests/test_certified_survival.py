@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from flint import ctx
 
 import fpsolve as fp
 from fpsolve.errors import InputError
-from fpsolve.theory.certified.polynomial import precision
 from fpsolve.theory.certified.questions import Problem, Solver, shifted
 from fpsolve.theory.certified.survival import (
     certified_survival,
@@ -75,7 +75,7 @@ def test_degenerate_noise():
 
 def test_false_statements():
     later = time.monotonic() + 10
-    with precision(192):
+    with ctx.workprec(192):
         problem = Problem.of(FLAT, LINE, np.zeros((1, 1)), later)
         solver = Solver(problem.task, 24)
         below, above = (rate_function(problem, solver, RATE * f) for f in (0.99, 1.01))

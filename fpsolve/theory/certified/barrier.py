@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
 from fpsolve.theory.balls import Ball, above, below
-from fpsolve.theory.certified.polynomial import Polynomial, exact_points, precision
+from fpsolve.theory.certified.polynomial import Polynomial, exact_points
 
 UNIT = 2.0**-53
 BITS = 600  # for values at points: more than the coefficients of 1D polynomials have
@@ -73,7 +73,7 @@ class Barrier:
 
     def at(self, x: Sequence[float]) -> Ball:
         """Return the bound at a point of Ω as an exact ball, rounded to the safe side; in the process' unit of time."""
-        with precision(BITS):
+        with ctx.workprec(BITS):
             w = Polynomial.of_floats(self.lower_corner, self.upper_corner, self.coefficients)
             value = w.at(exact_points(np.array([x])))[0]
             if self.kind == "upper":
@@ -110,7 +110,7 @@ class Barrier:
         """Return the bound at points (n, d), many at once: about 1e4 points a second."""
         outward = above if self.kind == "upper" else below
         found: list[float] = []
-        with precision(BITS_OF_MANY):
+        with ctx.workprec(BITS_OF_MANY):
             w = Polynomial.of_floats(self.lower_corner, self.upper_corner, self.coefficients)
             factor, offset = total(self.factor), arb(self.offset)
             for k in range(0, len(x), CHUNK):

@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
+from flint import ctx
 
 from fpsolve.errors import InputError
 from fpsolve.model.domains import Ball, Box, Domain, Interval, Sublevel
@@ -25,7 +26,7 @@ from fpsolve.theory.certified.certificate import certificate
 from fpsolve.theory.certified.coefficients import coefficients_of, negative_noise
 from fpsolve.theory.certified.effort import candidates
 from fpsolve.theory.certified.generator import Coefficient, Generator
-from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
+from fpsolve.theory.certified.polynomial import Polynomial, tensor
 from fpsolve.theory.certified.proof import Effort, prove
 from fpsolve.theory.certified.reachability import PartProof, unreachable_parts
 from fpsolve.theory.certified.setting import Setting, Side
@@ -135,7 +136,7 @@ def certify(
     if not isinstance(domain, (Interval, Box, Ball, Sublevel)):
         reason = f"not available on a {type(domain).__name__}: interval, box, ball and sublevel sets are covered"
     else:
-        with precision(BITS_1D if domain.dimension == 1 else BITS):
+        with ctx.workprec(BITS_1D if domain.dimension == 1 else BITS):
             reason, parts = _search(process, domain, points, width, began + budget, state)
     if state.width > width:
         state.intersect(process, domain, max(began + budget - time.monotonic(), 0.1 * budget))
@@ -252,7 +253,7 @@ def _enclosure(
     content = None
     if useful:
         proved = tuple(part.name for part in parts if part.proved)
-        with precision(BITS_1D):
+        with ctx.workprec(BITS_1D):
             content = certificate(process, domain, proved, useful, state.certified(), state.star)
     reached = state.width <= width
     return CertifiedEnclosure(

@@ -15,12 +15,11 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from flint import arb, arb_mat
+from flint import arb, arb_mat, ctx
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
 from scipy.special import eval_jacobi, gammaln, roots_jacobi
 
-from fpsolve.theory.certified.float_sums import working_precision
 from fpsolve.theory.certified.task import Task
 
 ALPHA = -0.5
@@ -56,7 +55,7 @@ class DiscSolution:
 
     def chebyshev(self, even: tuple[bool, ...], precision: int) -> np.ndarray:
         """Return the coefficients in Chebyshev products of [-1, 1]² as flint.arb, shape (degree+1, degree+1)."""
-        with working_precision(precision):
+        with ctx.workprec(precision):
             return _chebyshev(self, even)
 
 

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import flint
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
 MOST_ARRAYS = 24
-
-
-@contextmanager
-def working_precision(bits: int) -> Iterator[None]:
-    """Set flint's precision for a while."""
-    before = flint.ctx.prec
-    flint.ctx.prec = bits
-    try:
-        yield
-    finally:
-        flint.ctx.prec = before
 
 
 def float_sum(values: np.ndarray, weights: np.ndarray | float, tolerable: float, bits: int) -> tuple[np.ndarray, ...]:
@@ -36,7 +21,7 @@ def float_sum(values: np.ndarray, weights: np.ndarray | float, tolerable: float,
         Precision of the subtractions.
     """
     arrays: list[np.ndarray] = []
-    with working_precision(bits):
+    with ctx.workprec(bits):
         rest = values
         while len(arrays) < MOST_ARRAYS:
             arrays.append(np.array([float(v.mid()) for v in rest.ravel()]).reshape(rest.shape))

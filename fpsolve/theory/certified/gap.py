@@ -43,7 +43,7 @@ from typing import Any
 
 import numpy as np
 import sympy
-from flint import arb
+from flint import arb, ctx
 
 from fpsolve.model.domains import Ball as BallDomain
 from fpsolve.model.domains import Box as BoxDomain
@@ -55,7 +55,7 @@ from fpsolve.theory.certified.coefficients import Coefficients, FormulaSource
 from fpsolve.theory.certified.gap_line import Line, LineBound, in_powers, line_bound
 from fpsolve.theory.certified.gap_weights import Curvature, WeightBound, weight_bound
 from fpsolve.theory.certified.generator import Coefficient
-from fpsolve.theory.certified.polynomial import Polynomial, precision, tensor
+from fpsolve.theory.certified.polynomial import Polynomial, tensor
 from fpsolve.theory.certified.surrogate import Surrogates, surrogates
 from fpsolve.theory.decay import is_reversible
 
@@ -233,7 +233,7 @@ def _lines(process: Process, parts: list[Formula], lower: np.ndarray, upper: np.
 
 
 def _line(process: Process, loss: Formula, lower: float, upper: float, deadline: float) -> LineBound:
-    with precision(LINE_BITS):
+    with ctx.workprec(LINE_BITS):
         found = derivatives(loss, [lower], [upper], 0.3 * (deadline - time.monotonic()))
         s = strength(process)
         middle, half = (arb(lower) + arb(upper)) / 2, (arb(upper) - arb(lower)) / 2
@@ -249,7 +249,7 @@ def _line(process: Process, loss: Formula, lower: float, upper: float, deadline:
 
 def _weights(process: Process, domain: BoxDomain | BallDomain, loss: Formula, deadline: float) -> GapBound:
     lower, upper = (tuple(map(float, v)) for v in domain.bounding_box())
-    with precision(BITS_2D):
+    with ctx.workprec(BITS_2D):
         if isinstance(domain, BallDomain):  # the box must hold all of the ball
             lower = tuple(math.nextafter(v, -math.inf) for v in lower)
             upper = tuple(math.nextafter(v, math.inf) for v in upper)

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flint import arb, arb_mat, arb_poly
+from flint import arb, arb_mat, arb_poly, ctx
 
 from fpsolve.theory.balls import Ball
-from fpsolve.theory.certified.polynomial import precision
 
 #: κ is aimed at below the computed gap by this part.
 BELOW = 1e-5
@@ -92,7 +91,7 @@ def line_bound(line: Line, deadline: float, bits: int) -> LineBound:
     for degree in DEGREES:
         if time.monotonic() >= deadline:
             break
-        with precision(bits + degree):
+        with ctx.workprec(bits + degree):
             found = _Collocation(line, degree)
             computed = found.gap()
             settled = abs(computed - before) <= SETTLED * abs(computed)
@@ -103,7 +102,7 @@ def line_bound(line: Line, deadline: float, bits: int) -> LineBound:
             balls = found.solution(target) if settled or degree == DEGREES[0] else None
         if balls is None:
             continue
-        with precision(bits + 2 * degree):  # powers of t have large coefficients
+        with ctx.workprec(bits + 2 * degree):  # powers of t have large coefficients
             parts = _floats(balls, (bits + degree) // 53 + 1)
             if positive_everywhere(line, target, parts):
                 return LineBound(target, computed, True, "", degree, parts)

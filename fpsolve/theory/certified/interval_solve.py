@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flint import arb, arb_mat
+from flint import arb, arb_mat, ctx
 
 from fpsolve.theory.certified.coefficients import Coefficients, coefficients_of, upper_pairs
-from fpsolve.theory.certified.float_sums import float_sum, working_precision
+from fpsolve.theory.certified.float_sums import float_sum
 from fpsolve.theory.certified.points import even_axes
 from fpsolve.theory.certified.task import Candidate, Task
 
@@ -68,7 +68,7 @@ def solve_axis(task: Task, axis: int, degree: int, precision: int) -> LineSoluti
     orders = np.arange(0, max(2, degree) + step, step)
     ends = [(arb(1), kinds[1])] if even else [(arb(-1), kinds[0]), (arb(1), kinds[1])]
     ends = [(z, kind) for z, kind in ends if kind != "unreachable"]
-    with working_precision(precision):
+    with ctx.workprec(precision):
         line = _Line.of(task, axis)
         z = _zeros(len(orders) - len(ends), even)
         rows = line.rows(z, orders)

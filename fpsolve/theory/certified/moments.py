@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
 from fpsolve.errors import InputError
 from fpsolve.model.process import Process
@@ -34,7 +34,7 @@ from fpsolve.theory.balls import above, below
 from fpsolve.theory.certified.barrier import Barrier
 from fpsolve.theory.certified.barrier import total as total_of
 from fpsolve.theory.certified.effort import candidates
-from fpsolve.theory.certified.polynomial import Polynomial, precision
+from fpsolve.theory.certified.polynomial import Polynomial
 from fpsolve.theory.certified.proof import Effort, prove
 from fpsolve.theory.certified.questions import (
     BITS,
@@ -177,7 +177,7 @@ def certified_second_moment(
     """
     began = time.monotonic()
     x = checked_starts(domain, starts)
-    with precision(BITS):
+    with ctx.workprec(BITS):
         best = _Best(x, 0.0, math.inf)
         problem = Problem.of(process, domain, x, began + budget)
         if isinstance(problem, str):
@@ -217,7 +217,7 @@ def certified_exit_probability(
     for name in chosen:
         if name not in domain.names:
             raise InputError("exit.part", name, f"a name out of {', '.join(domain.names)}")
-    with precision(BITS):
+    with ctx.workprec(BITS):
         best = _Best(x, 0.0, 1.0)
         problem = Problem.of(process, domain, x, began + budget)
         if isinstance(problem, str):

@@ -6,8 +6,7 @@ costs a few nanoseconds per multiplication; single balls in Python cost a hundre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,17 +17,6 @@ from flint import acb, arb, arb_mat, ctx
 from fpsolve.theory.balls import Ball
 
 Tensor = Any  # ndarray of dtype object, entries are flint.arb
-
-
-@contextmanager
-def precision(bits: int) -> Iterator[None]:
-    """Compute with balls of that many bits inside the `with` block."""
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
 
 
 def tensor(balls: Sequence[Ball], shape: tuple[int, ...]) -> Tensor:

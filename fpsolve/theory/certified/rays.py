@@ -14,7 +14,6 @@ from fpsolve.theory.certified.polynomial import (
     chebyshev_angles,
     contract,
     matrix_of,
-    precision,
     tensor,
     to_coefficients,
 )
@@ -57,7 +56,7 @@ def along_rays(
         ρ(s), affine, at numbers s of [-1, 1].
     """
     m, d = degree, polynomial.dimension
-    with precision(ctx.prec + GUARD_BITS * max(polynomial.shape)):
+    with ctx.workprec(ctx.prec + GUARD_BITS * max(polynomial.shape)):
         values = polynomial.coefficients
         for axis in range(d):
             values = contract(_shifted(polynomial, axis, center[axis]), values, axis)

@@ -351,7 +351,7 @@ def _division(expression: Expr, d: Expr, order: Sequence[Expr]) -> tuple[Expr, E
         quotients, r = sympy.reduced(top.xreplace(fixed), [over.xreplace(fixed)], *order, *back, order="grevlex")
     except (sympy.PolynomialError, sympy.CoercionFailed, NotImplementedError):
         return None
-    q = sympy.sympify(quotients[0] if quotients else 0)  # no quotient for the zero polynomial
+    q = sympy.Add(*quotients)  # one, or none for the zero polynomial
     return q.xreplace(back) * under / bottom, r.xreplace(back) / bottom
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
 from fpsolve.errors import InputError
 from fpsolve.model.process import Process
@@ -16,7 +16,6 @@ from fpsolve.theory.balls import Ball, above, below
 from fpsolve.theory.bounds import paper_bounds, sharp_bounds
 from fpsolve.theory.certified.arcs import StarBracket
 from fpsolve.theory.certified.barrier import BITS, Barrier
-from fpsolve.theory.certified.polynomial import precision
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Best:
         """The relative width, rounded up."""
         if not self.upper.is_finite():
             return 2.0
-        with precision(BITS):
+        with ctx.workprec(BITS):
             return above(2 * (self.upper - self.lower) / (self.upper + self.lower))
 
     def enclosure(self) -> StartEnclosure:

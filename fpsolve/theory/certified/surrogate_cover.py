@@ -9,8 +9,7 @@ analytic there and bounded by the largest ball. f and a are real on the real axi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,21 +123,11 @@ def ellipse_bounds(
     deadline : float
         In `time.monotonic()`; without a proof until then the bound is inf.
     """
-    with _precision(min(ctx.prec, _PRECISION)):
+    with ctx.workprec(min(ctx.prec, _PRECISION)):
         search = _Search(coefficients, region, np.array(sorted(wanted), dtype=int), limit, deadline)
         search.cover()
         search.refine()
     return search.result()
-
-
-@contextmanager
-def _precision(bits: int) -> Iterator[None]:
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
 
 
 class _Search:

@@ -32,12 +32,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
 from fpsolve.errors import InputError
 from fpsolve.model.process import Process
 from fpsolve.theory.balls import above, below
-from fpsolve.theory.certified.polynomial import Polynomial, precision
+from fpsolve.theory.certified.polynomial import Polynomial
 from fpsolve.theory.certified.questions import BITS, DEGREES, Problem, Solver, at_point, checked_starts, shifted, size
 from fpsolve.theory.certified.survival_values import RateFunction, SurvivalValue, programme
 
@@ -113,7 +113,7 @@ def certified_survival(
     if not all(isinstance(t, (int, float)) and 0 < t < math.inf for t in times):
         raise InputError("survival.times", list(times), "positive numbers")
     trivial = tuple(SurvivalValue(tuple(map(float, p)), float(t), 0.0, 1.0) for p in x for t in times)
-    with precision(BITS):
+    with ctx.workprec(BITS):
         problem = Problem.of(process, domain, x, deadline)
         if isinstance(problem, str):
             return SurvivalEnclosure(0.0, math.inf, trivial, False, problem, seconds=time.monotonic() - began)
