@@ -41,7 +41,7 @@ COMMANDS = {
         "Compute the mean exit time of a case file, by one model of SGD or by several side by side.",
     ),
     "bounds": (
-        "certified two-sided bounds of the mean exit time, with a certificate",
+        "certified two-sided bounds of the mean exit time, with a certificate; also moments, P(τ > t), exits by parts",
         "Enclose the mean exit time at the starts of a case file by theorems; no mesh is needed.",
     ),
     "evolve": (

@@ -138,7 +138,7 @@ def two_sided(function: Angular, oversampling: int = 3) -> Range:
     return Range(below(arb(center) - reach), above(arb(center) + reach))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)
 def _samples(kind: Kind, degree: int, count: int, bits: int) -> tuple[arb_mat, Ball]:
     """Return the matrix to values at points of spacing π/count and cos(πm/(2 count))."""
     angles = chebyshev_angles(count) if kind == "cos" else equispaced(2 * count)
@@ -176,7 +176,7 @@ def _counts(function: Angular) -> list[int]:
     return [max(1, math.ceil(function.degree(k) * length / (2 * reach))) for k, length in enumerate(lengths)]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)
 def _local(
     kind: Kind, degree: int, first: float, last: float, count: int, size: int, bits: int
 ) -> tuple[np.ndarray, float, float]:

@@ -70,7 +70,7 @@ def to_values(count: int, size: int) -> arb_mat:
     return _to_values(count, size, ctx.prec)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)
 def _to_values(count: int, size: int, bits: int) -> arb_mat:
     return matrix_of(cosines(chebyshev_angles(count), size - 1))
 
@@ -80,7 +80,7 @@ def to_coefficients(count: int) -> arb_mat:
     return _to_coefficients(count, ctx.prec)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)
 def _to_coefficients(count: int, bits: int) -> arb_mat:
     rows = cosines(chebyshev_angles(count), count - 1).T
     weights = np.array([arb(1 if k == 0 else 2) / count for k in range(count)], dtype=object)
