@@ -125,7 +125,8 @@ def draw(rows: list[dict[str, Any]], shown: float, path: Path) -> None:
     near.plot(x, (upper - lower) / upper, color=colours["certified"], label="width of the certified enclosure / u")
     near.plot(x, np.abs(u / ((lower + upper) / 2) - 1), "k.", markersize=4, label="distance of FE from its middle / u")
     near.set(yscale="log", xlabel="x", title="(b) the certified enclosure, closer")
-    near.legend(fontsize=7.5)
+    near.margins(y=0.25)
+    near.legend(fontsize=7.5, loc="upper center")
     inverse = np.array([1 / r["epsilon2"] for r in rows])
     for name in KINDS:
         ends = np.array([[r[name, kind][0] for r in rows] for kind in ("lower", "upper")])
