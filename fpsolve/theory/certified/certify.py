@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -21,18 +21,17 @@ from flint import ctx
 from fpsolve.errors import InputError
 from fpsolve.model.domains import Ball, Box, Domain, Interval, Sublevel
 from fpsolve.model.process import Process
+from fpsolve.theory.certified.approximation import Approximation
 from fpsolve.theory.certified.barrier import Barrier
 from fpsolve.theory.certified.certificate import certificate
 from fpsolve.theory.certified.coefficients import coefficients_of, negative_noise
 from fpsolve.theory.certified.effort import candidates
-from fpsolve.theory.certified.generator import Coefficient, Generator
-from fpsolve.theory.certified.polynomial import Polynomial, tensor
+from fpsolve.theory.certified.polynomial import Polynomial
 from fpsolve.theory.certified.proof import Effort, prove
 from fpsolve.theory.certified.reachability import PartProof, unreachable_parts
 from fpsolve.theory.certified.setting import Setting, Side
 from fpsolve.theory.certified.star import star_bracket
 from fpsolve.theory.certified.state import Attempt, StartEnclosure, State
-from fpsolve.theory.certified.surrogate import Surrogate, surrogates
 from fpsolve.theory.certified.task import Task, corners
 from fpsolve.theory.theorem import THEOREMS, Bound
 
@@ -185,15 +184,12 @@ def _search(
         parts = tuple(unreachable_parts(process, domain, 0.1 * (deadline - time.monotonic())))
         lower, upper = corners(domain)
         seconds = 0.3 * (deadline - time.monotonic())
-        found = surrogates(coefficients, lower, upper, relative=1e-20, budget_seconds=seconds)
+        approximation = Approximation(coefficients, lower, upper, width, seconds)
     except ValueError as error:
         return str(error), ()
     wrong = negative_noise(coefficients, _inner_points(domain))
     if wrong is not None:
         raise InputError("process.diffusion", wrong, "a diffusion that is not negative (covariance >= 0) at this point")
-    generator = Generator(
-        [_coefficient(s, lower, upper) for s in found.drift], [_coefficient(s, lower, upper) for s in found.diffusion]
-    )
     free = tuple(part.name for part in parts if part.proved)
     task = Task(process, domain, free, points)
     if not task.absorbing:
@@ -204,23 +200,24 @@ def _search(
         if isinstance(bracket, str):
             return bracket, parts
         star = state.star = bracket
-    setting = Setting(domain, task.absorbing, generator, star)
+    setting = Setting(domain, task.absorbing, approximation.generator, star)
     if not setting.inside(lower, upper):
         return "the box of the polynomials does not hold the domain", parts
-    return _improve(task, setting, width, deadline, state), parts
+    return _improve(task, setting, approximation, width, deadline, state), parts
 
 
-def _coefficient(s: Surrogate, lower: tuple[float, ...], upper: tuple[float, ...]) -> Coefficient:
-    return Coefficient(Polynomial(lower, upper, tensor(s.coefficients, tuple(s.shape))), s.error)
-
-
-def _improve(task: Task, setting: Setting, width: float, deadline: float, state: State) -> str:
+def _improve(
+    task: Task, setting: Setting, approximation: Approximation, width: float, deadline: float, state: State
+) -> str:
     """Prove candidate after candidate; return what limited the width."""
     last = time.monotonic()
     failed = ""
     for method, degree, candidate in candidates(task, deadline):
         proved: dict[Side, Barrier] = {}
         if candidate is not None:
+            w = Polynomial.of_floats(candidate.lower, candidate.upper, candidate.coefficients)
+            if approximation.sharpen(w, deadline):
+                setting = replace(setting, generator=approximation.generator)
             effort = Effort(max(width, 0.01 * state.width), max(deadline, time.monotonic() + 1.0))
             proved = prove(setting, candidate, effort)
         for barrier in proved.values():

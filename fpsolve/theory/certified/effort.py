@@ -7,6 +7,7 @@ nothing, but hardly get below 1e-6 and become dear. Nobody knows beforehand, so 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -20,6 +21,7 @@ LINE_DEGREES = (24, 48, 96, 160, 240, 360)
 LINE_BITS = 512
 PROGRAMMES = {1: (8, 16, 32), 2: (6, 9, 12, 16, 20, 24, 28, 32, 36), 3: (4, 6, 8, 10, 12, 14)}
 HEAD_START = 0.3  # seconds
+NARROW, GAIN = 0.5, 0.1
 
 Trial = tuple[str, int, Candidate | None]
 
@@ -32,39 +34,50 @@ def candidates(task: Task, deadline: float) -> Iterator[Trial]:
     deadline : float
         A moment of `time.monotonic`.
     """
-    methods = [_line(task) if task.domain.dimension == 1 else _fits(task, deadline), _programmes(task, deadline)]
     if task.domain.dimension == 1:
-        for method in methods:
-            yield from method
+        yield from _line(task)
+        yield from _programmes(task, deadline)
         return
-    yield from _in_turns(methods)
+    yield from _in_turns(_Fits(task, deadline), _programmes(task, deadline))
 
 
-def _in_turns(methods: list[Iterator[Trial]]) -> Iterator[Trial]:
-    """Yield from the method that has had the least time so far; the first one has a head start."""
-    spent = [-HEAD_START, *([0.0] * (len(methods) - 1))]
+class _Fits(Iterator[Trial]):
+    """Least squares of increasing degree; `converging` while a degree promises much more than the one before."""
+
+    def __init__(self, task: Task, deadline: float) -> None:
+        self._fits = fits(task, deadline)
+        self._width = math.inf
+        self.converging = False
+
+    def __next__(self) -> Trial:
+        fit = next(self._fits)
+        if isinstance(fit, int):
+            self.converging = False
+            return "least squares", fit, None
+        self.converging = fit.estimate.width < min(NARROW, GAIN * self._width)
+        self._width = fit.estimate.width
+        return "least squares", max(fit.estimate.degrees), fit.candidate
+
+
+def _in_turns(squares: _Fits, programmes: Iterator[Trial]) -> Iterator[Trial]:
+    """Yield from least squares while it converges, else from the method that has had the least time so far."""
+    methods = {"squares": squares, "programmes": programmes}
+    spent = {"squares": -HEAD_START, "programmes": 0.0}
     while methods:
-        k = spent.index(min(spent))
+        name = "squares" if squares.converging else min(methods, key=lambda method: spent[method])
         began = time.monotonic()
-        trial = next(methods[k], None)
+        trial = next(methods[name], None)
         if trial is None:
-            del methods[k], spent[k]
+            del methods[name]
+            squares.converging = False
             continue
         yield trial
-        spent[k] += time.monotonic() - began
+        spent[name] += time.monotonic() - began
 
 
 def _line(task: Task) -> Iterator[Trial]:
     for n in LINE_DEGREES:
         yield "polynomial solved in Arb", n, solve_interval(task, n, LINE_BITS)
-
-
-def _fits(task: Task, deadline: float) -> Iterator[Trial]:
-    for fit in fits(task, deadline):
-        if isinstance(fit, int):
-            yield "least squares", fit, None
-        else:
-            yield "least squares", max(fit.estimate.degrees), fit.candidate
 
 
 def _programmes(task: Task, deadline: float) -> Iterator[Trial]:

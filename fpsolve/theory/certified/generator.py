@@ -51,27 +51,19 @@ class Generator:
         ValueError
             If that box reaches out of the box of w by more than rounding.
         """
-        d = w.dimension
         drift, diffusion = self.on(w.lower, w.upper)
-        firsts = [w.derivative(i) for i in range(d)]
-        pairs = [(drift[i], firsts[i]) for i in range(d)]
-        for i in range(d):
-            pairs.append((diffusion[i * d + i], firsts[i].derivative(i)))
-            for j in range(i):
-                mixed = diffusion[i * d + j]
-                twice = Coefficient(_scaled(mixed.polynomial, 2), 2 * mixed.error)
-                pairs.append((twice, firsts[i].derivative(j)))
-        pairs = [(c, p) for c, p in pairs if not (_is_zero(c.polynomial) and _is_exact(c))]
+        pairs = [(c, p) for c, p in _pairs(drift, diffusion, w) if not (_is_zero(c.polynomial) and _is_exact(c))]
         if not pairs:
             return _scaled(w, 0), arb(0)
-        sizes = [max(c.polynomial.shape[k] + p.shape[k] - 1 for c, p in pairs) for k in range(d)]
+        sizes = [max(c.polynomial.shape[k] + p.shape[k] - 1 for c, p in pairs) for k in range(w.dimension)]
         values: Tensor = arb(0)
-        error = arb(0)
         for c, p in pairs:
             values = values + c.polynomial.on_grid(sizes) * p.on_grid(sizes)
-            if not _is_exact(c):
-                error += c.error * p.size() * BEYOND
-        return from_grid(w.lower, w.upper, values), error
+        return from_grid(w.lower, w.upper, values), _error(pairs)
+
+    def error(self, w: Polynomial) -> Ball:
+        """Return what errors of the coefficients may do to A w: the e of a call."""
+        return _error(_pairs(self.drift, self.diffusion, w))
 
     def holding(self, w: Polynomial) -> Polynomial:
         """Return w in the variables of a box that holds the box of the coefficients, if its own box nearly does."""
@@ -98,6 +90,26 @@ def _holds(lower: tuple[float, ...], upper: tuple[float, ...], p: Polynomial, pa
         if not (arb(a) >= arb(low) - slack and arb(b) <= arb(high) + slack):
             return False
     return True
+
+
+def _pairs(
+    drift: Sequence[Coefficient], diffusion: Sequence[Coefficient], w: Polynomial
+) -> list[tuple[Coefficient, Polynomial]]:
+    """Return the coefficients of A and the derivatives of w that they multiply."""
+    d = w.dimension
+    firsts = [w.derivative(i) for i in range(d)]
+    pairs = [(drift[i], firsts[i]) for i in range(d)]
+    for i in range(d):
+        pairs.append((diffusion[i * d + i], firsts[i].derivative(i)))
+        for j in range(i):
+            mixed = diffusion[i * d + j]
+            twice = Coefficient(_scaled(mixed.polynomial, 2), 2 * mixed.error)
+            pairs.append((twice, firsts[i].derivative(j)))
+    return pairs
+
+
+def _error(pairs: Sequence[tuple[Coefficient, Polynomial]]) -> Ball:
+    return sum((c.error * p.size() * BEYOND for c, p in pairs if not _is_exact(c)), arb(0))
 
 
 def _scaled(p: Polynomial, factor: int) -> Polynomial:
