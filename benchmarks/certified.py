@@ -91,8 +91,13 @@ KNOWN = {
         "double well, disc .8", formulas(WELL, "identity", WELL_DISC),
         ((0.5, 9e-7, 2.0), (0.2, 3e-5, 9.0), (0.1, 1e-2, BUDGET)),
     ),
+    "box": Known(
+        "double well, box about the minimum", formulas(WELL, "identity", fp.Box((-1.8, -0.8), (-0.2, 0.8))),
+        ((0.5, 9e-3, BUDGET), (0.2, 2e-2, BUDGET)),
+    ),
     "well box": Known(
-        "double well, box", formulas(WELL, "identity", WELL_BOX), ((0.5, 9e-3, 0.2), (0.2, 2e-2, BUDGET)), (-1.0, 0.0)
+        "double well, box beyond the saddle", formulas(WELL, "identity", WELL_BOX),
+        ((0.5, 9e-3, 0.2), (0.2, 2e-2, BUDGET)), (-1.0, 0.0),
     ),
     "square": Known(
         "diag(1,0) OU square", formulas(OU, ALONG, SQUARE),
@@ -167,7 +172,7 @@ def known(names: Iterable[str]) -> Iterator[list[str]]:
         for epsilon2, width, seconds in problem.figures:
             process, domain = problem.make(epsilon2)
             starts = None if problem.start is None else np.array([problem.start])
-            asked = max(width, 4e-15)  # bounds at starts are floats
+            asked = width
             found, taken, verdict, checking = run(process, domain, asked, BUDGET, starts)
             if found is None:
                 yield [

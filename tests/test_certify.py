@@ -26,6 +26,7 @@ import fpsolve as fp
 from fpsolve.errors import InputError
 from fpsolve.theory.certified.certificate import digest
 from fpsolve.theory.certified.certify import CertifiedEnclosure, certify
+from fpsolve.verify import check
 
 WELL = "(x**2-1)**2+y**2"
 ALONG_X = [["1", "0"], ["0", "0"]]
@@ -316,3 +317,12 @@ def test_enclosures_do_not_depend_on_the_rank(comm: MPI.Intracomm):
     assert len(set(comm.allgather(found.certificate["digest"]))) == 1
     square = certify(ou(0.5, 2, ALONG_X), SQUARE, width=0.2, budget=100.0)
     assert len(set(comm.allgather(square.certificate["digest"]))) == 1
+
+
+def test_the_best_function_in_one_dimension_is_the_one_that_is_claimed() -> None:
+    """Bounds that differ beyond the digits of floats: the certificate's numbers follow from its own functions."""
+    process = fp.SGD(loss="x**2/2", variables=("x",), epsilon2=1.0)
+    found = certify(process, fp.Interval(-1.0, 1.0), width=1e-30)
+    assert len(found.attempts) > 1 and found.width < 1e-30
+    verdict = check(json.dumps(found.certificate))
+    assert verdict.accepted, verdict.reason

@@ -112,7 +112,8 @@ class State:
             own = [b for b in self.barriers if b.kind == kind]
             for start in self.starts if own else ():
                 values = [b.at(start.x) for b in own]
-                best = max(range(len(own)), key=lambda k: values[k] if kind == "lower" else -values[k])
+                with ctx.workprec(BITS):  # a minus sign rounds to the precision
+                    best = max(range(len(own)), key=lambda k: values[k] if kind == "lower" else -values[k])
                 if not any(own[best] is b for b in chosen):
                     chosen.append(own[best])
         return chosen
