@@ -17,11 +17,12 @@ from fpsolve.theory.certified.least_squares import fits
 from fpsolve.theory.certified.one_sided import one_sided
 from fpsolve.theory.certified.task import Candidate, Task
 
-LINE_DEGREES = (24, 48, 96, 160, 240, 360)
+LINE_DEGREES = (24, 48, 80, 128, 200, 320)
 LINE_BITS = 512
 PROGRAMMES = {1: (8, 16, 32), 2: (6, 9, 12, 16, 20, 24, 28, 32, 36), 3: (4, 6, 8, 10, 12, 14)}
 HEAD_START = 0.3  # seconds
 NARROW, GAIN = 0.5, 0.1
+DOUBT = 3.0  # how much dearer least squares counts while it promises nothing
 
 Trial = tuple[str, int, Candidate | None]
 
@@ -49,6 +50,11 @@ class _Fits(Iterator[Trial]):
         self._width = math.inf
         self.converging = False
 
+    @property
+    def promising(self) -> bool:
+        """Whether any degree so far is expected to give a bound."""
+        return self._width < math.inf
+
     def __next__(self) -> Trial:
         fit = next(self._fits)
         if isinstance(fit, int):
@@ -72,7 +78,8 @@ def _in_turns(squares: _Fits, programmes: Iterator[Trial]) -> Iterator[Trial]:
             squares.converging = False
             continue
         yield trial
-        spent[name] += time.monotonic() - began
+        weight = 1.0 if name == "programmes" or squares.promising else DOUBT
+        spent[name] += weight * (time.monotonic() - began)
 
 
 def _line(task: Task) -> Iterator[Trial]:
