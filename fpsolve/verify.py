@@ -14,12 +14,14 @@ On a cell p is not below its least Bernstein coefficient; cells are halved. Numb
 
 import ast
 import hashlib
+import importlib
 import json
 import math
-import operator
 import sys
+from contextlib import suppress
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product, takewhile
+from operator import add, methodcaller, mul, sub, truediv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,21 +30,19 @@ from flint import acb, arb, arb_mat, ctx, fmpq, fmpq_mat, fmpq_mpoly_ctx, fmpq_p
 
 KEYS = """format made_by question problem unreachable functions claims starts digest variables domain reflecting loss
 covariance epsilon2 covariance_scale extra_diffusion drift diffusion shape center radius lower upper coefficients kind
-function m M b x"""
+function m M b x data"""
 FORMAT, KAPPA, SMALL, LIMIT = "fpsolve-certificate-1", fmpq(1024, 1023), fmpq(1, 2**40), 100_000
 SIDES = ("left", "right", "bottom", "top", "back", "front")
-NAMES = ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf", "abs")
-ACTIONS: dict[str, Any] = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv}
+CUT = {"log": "log", "sqrt": "sqrt", "abs": "real_abs", "Abs": "real_abs", "sign": "real_sgn"}
+NAMES = (*CUT, "exp", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf")
+ACTIONS: dict[str, Any] = {"Add": add, "Sub": sub, "Mult": mul, "Div": truediv, "Pow": pow, "number": sympy.Rational}
 EXACT = ACTIONS | {"number": lambda t: fmpq(str(sympy.Rational(t))), "Pow": lambda z, e: z ** int(str(e))}
-BALLS = ACTIONS | {n: operator.methodcaller(n) for n in NAMES}
+BALLS = ACTIONS | {n: methodcaller(n) for n in NAMES}
 BALLS |= {"number": lru_cache(lambda t: acb(EXACT["number"](t))), "pi": acb.pi, "E": lambda: acb(1).exp()}
-BALLS |= {n: operator.methodcaller(n, analytic=True) for n in ("log", "sqrt")}  # not finite on a branch cut
-BALLS |= {"sign": lambda z: z.real_sgn(analytic=True), "Pow": lambda z, e: z.pow(e, analytic=True)}
+BALLS |= {n: methodcaller(name, analytic=True) for n, name in CUT.items()}  # not finite on a branch cut
 BALLS |= {n: lambda z, n=n: getattr(z, n)() if abs(z.real) < 1 else acb("nan") for n in ("asin", "acos")}
-BALLS |= {"atan": lambda z: z.atan() if abs(z.imag) < 1 else acb("nan")}
-BALLS |= dict.fromkeys(("abs", "Abs"), lambda z: z.real_abs(analytic=True))
-SYMBOLS = ACTIONS | {n: getattr(sympy, "Abs" if n == "abs" else n) for n in NAMES}
-SYMBOLS |= {"number": sympy.Rational, "Pow": pow, "pi": lambda: sympy.pi}
+BALLS |= {"Pow": lambda z, e: z.pow(e, analytic=True), "atan": lambda z: z.atan() if abs(z.imag) < 1 else acb("nan")}
+SYMBOLS = ACTIONS | {n: getattr(sympy, "Abs" if n == "abs" else n) for n in NAMES} | {"pi": lambda: sympy.pi}
 parse = lru_cache(lambda text: ast.parse(text.strip(), mode="eval").body)
 Verdict = NamedTuple("Verdict", [("accepted", bool), ("reason", str), ("statements", list[str]), ("readable", bool)])  # noqa: UP014
 
@@ -69,7 +69,7 @@ def evaluate(node: ast.AST, x: dict[str, Any], algebra: dict[str, Any]) -> Any:
             return evaluate(part, x, algebra) * (-1 if isinstance(sign, ast.USub) else 1)
         case ast.BinOp(left=left, op=op, right=right) if type(op).__name__ in EXACT:
             return algebra[type(op).__name__](evaluate(left, x, algebra), evaluate(right, x, algebra))
-        case ast.Call(func=ast.Name(id=name), args=[part], keywords=[]) if name in (*NAMES, "Abs", "sign"):
+        case ast.Call(func=ast.Name(id=name), args=[part], keywords=[]) if name in algebra.get("calls", NAMES):
             return algebra[name](evaluate(part, x, algebra))
     raise ValueError(f"{ast.unparse(node)!r} is not allowed in a formula")
 
@@ -129,25 +129,23 @@ class Setting:
     """A problem in the coordinates X = (x - mid)/half of a polynomial w; polynomials are exact."""
 
     def __init__(self, problem: dict[str, Any], entry: dict[str, Any]) -> None:
-        self.names, domain, shape, sgd = problem["variables"], problem["domain"], entry["shape"], "loss" in problem
+        self.names, domain, shape, flat = problem["variables"], problem["domain"], entry["shape"], entry["coefficients"]
         low, high = ([number(t) for t in entry[k]] for k in ("lower", "upper"))
         self.d, self.half = len(low), [(q - p) / 2 for p, q in zip(low, high, strict=True)]
-        self.mid, n = [p + h for p, h in zip(low, self.half, strict=True)], range(self.d)
+        self.mid, n, self.evaluate = [p + h for p, h in zip(low, self.half, strict=True)], range(self.d), evaluate
         need(len({*self.names} - {*BALLS}) == self.d == len(self.names) and min(self.half) > 0, "names or box of w")
         ring = self.ring = fmpq_mpoly_ctx.get(tuple("XYZ"[: self.d]), "lex")
         self.at = lambda p, x: p(*[(z - m) / h for z, m, h in zip(x, self.mid, self.half, strict=True)])
         grad = self.gradient = lambda p: [p.derivative(i) * (1 / h) for i, h in enumerate(self.half)]
         self.x = [m + h * g for m, h, g in zip(self.mid, self.half, ring.gens(), strict=True)]
         self.polynomial = lambda n, c: ring.from_dict(dict(zip(product(*map(range, n)), c, strict=True)))
-        basis = [change(k, True, False, 0, 1) for k in shape]
-        self.w = self.polynomial(shape, along(basis, [*map(number, entry["coefficients"])]))
-        need(sgd != ("drift" in problem), "a process has a loss or a drift, data are not covered")
+        self.w = self.polynomial(shape, along([change(k, True, False, 0, 1) for k in shape], [*map(number, flat)]))
+        need(("loss" in problem) != ("drift" in problem), "a process has a loss or a drift")
         scales, f, matrix = [fmpq(1), fmpq(1), fmpq(0)], problem.get("drift", []), problem.get("diffusion", [])
-        if sgd:
+        if "loss" in problem:
             scales = [number(problem[k]) for k in ("epsilon2", "covariance_scale", "extra_diffusion")]
-            z, matrix = [sympy.Symbol(name, real=True) for name in self.names], problem["covariance"]
-            loss = evaluate(parse(problem["loss"]), dict(zip(self.names, z, strict=True)), SYMBOLS)
-            f = [sympy.sstr(-sympy.diff(loss, s)) for s in z]
+            z, matrix = {name: sympy.Symbol(name, real=True) for name in self.names}, problem["covariance"]
+            f = [sympy.sstr(-sympy.diff(evaluate(parse(problem["loss"]), z, SYMBOLS), s)) for s in z.values()]
         need(min(scales[:2]) > 0 <= scales[2] and len(f) == len(matrix) == self.d, "drift or noise is wrong")
         need(matrix == [*map(list, zip(*matrix, strict=True))], "a is not symmetric")
         a = [(i, j, matrix[i][j], scales[0] * scales[1]) for i in n for j in n] + [(i, i, "1", scales[2]) for i in n]
@@ -180,21 +178,22 @@ class Setting:
     def formula(self, text: str, bits: int) -> tuple[Any, fmpq]:
         """Return a formula as a polynomial for |X_i| <= κ, and a bound of the error, about 2^-bits."""
         tree, d, frame = parse(text), self.d, [*zip(self.names, self.mid, self.half, strict=True)]
-        try:
+        with suppress(Exception):  # a function, a division: no polynomial
             return 0 * self.w + evaluate(tree, dict(zip(self.names, self.x, strict=True)), EXACT), fmpq(0)
-        except Exception:  # a function, a division: no polynomial
-            cuts, most, k, error = 64 // d**2, 640 // d**2, 10**6, arb(0)
-        g = lambda s: evaluate(tree, {n: m + h * KAPPA * z for (n, m, h), z in zip(frame, s, strict=True)}, BALLS)  # noqa: E731
+        cuts, most, k, error = 64 // d**2, 640 // d**2, 10**6, arb(0)
+        g = lambda s: self.evaluate(tree, {n: m + h * KAPPA * z for (n, m, h), z in zip(frame, s, strict=True)}, BALLS)  # noqa: E731
         real = [acb(arb(j, 1) / cuts) for j in range(1 - cuts, cuts, 2)]
         turns = [(arb(2 * i + 1, 1) / 8, arb.pi() * arb(2 * j + 1, 1) / 48) for i in range(4) for j in range(24)]
-        for rho in map(arb, (1.2, 1.5, 1.9, 2.4, 3, 4, 6, 9, 15, 30, 100)):
+        for rho in map(arb, (100, 30, 15, 9, 6, 4, 3, 2.4, 1.9, 1.5, 1.2)):
             filled = [acb(rho.log() * u, v).cosh() for u, v in turns]  # the upper half: g is real on the real axis
-            found = [abs(g(s)) for i in range(d) for s in product(*(filled if i == j else real for j in range(d)))]
-            if not all(v.is_finite() for v in found):
-                break
-            size = 4 * max(v.upper() for v in found) / (rho - 1)
-            enough = 2 + math.ceil(float((1 + size * 2 ** (bits + 2)).log() / rho.log()))
-            k, error = (enough, size * rho ** (1 - enough)) if enough < k else (k, error)
+            cells = (s for i in range(d) for s in product(*(filled if i == j else real for j in range(d))))
+            found = [*takewhile(lambda v: v.is_finite(), (abs(g(s)) for s in cells))]
+            if len(found) == d * len(filled) * len(real) ** (d - 1):  # finite in all cells
+                size = 4 * max(v.upper() for v in found) / (rho - 1)
+                enough = 2 + math.ceil(float((1 + size * 2 ** (bits + 2)).log() / rho.log()))
+                if enough > k:
+                    break
+                k, error = enough, size * rho ** (1 - enough)
         need(k <= most, f"{text} is not analytic enough")
         angles = [arb.pi() * (2 * j + 1) / (2 * k) for j in range(k)]
         cosines = arb_mat([[(j * u).cos() * (2 if j else 1) / k for u in angles] for j in range(k)])
@@ -236,10 +235,12 @@ def inspect(content: dict[str, Any]) -> Any:
     need(hashlib.sha256(rest.encode()).hexdigest() == content["digest"], "the digest does not belong to the contents")
     need(content["question"] == "mean exit time", "this question is unknown")
     problem, claims, unreachable = content["problem"], content["claims"], {*content["unreachable"]}
-    objects = [problem, problem["domain"], *content["functions"].values(), *claims]
-    unknown = {k for o in (content, *objects, *content["starts"]) for k in o} - {*KEYS.split()}
-    need(not unknown, f"unknown or not covered: {', '.join(sorted(unknown))}")
-    ws = {name: Setting(problem, entry) for name, entry in content["functions"].items()}
+    objects = [content, problem, problem["domain"], *content["functions"].values(), *claims, *content["starts"]]
+    need(not (new := {*chain(*objects)} - {*KEYS.split()}), f"unknown or not covered: {', '.join(sorted(new))}")
+    module = f"{__package__ or ''}.verify_data".lstrip(".") if "data" in problem else ""
+    need(not module or Path(__file__[:-3] + "_data.py").is_file(), "data need verify_data.py beside this file")
+    kind = importlib.import_module(module).DataSetting if module else Setting
+    ws = {name: kind(problem, entry) for name, entry in content["functions"].items()}
     w, reflecting, bounds = next(iter(ws.values())), {*problem["reflecting"]}, {1: list[Any](), -1: list[Any]()}
     need(unreachable | reflecting <= {*w.distance} and not unreachable & reflecting, "the parts are not clear")
     need(not reflecting or bool(w.box), "only straight sides can reflect")
@@ -290,8 +291,7 @@ def check(text: str) -> Verdict:
 
 def main(arguments: list[str]) -> int:
     """Check one file; return 0 accepted, 1 rejected, 2 unreadable."""
-    path = Path(*arguments)
-    verdict = check(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "")
+    verdict = check(p.read_text(encoding="utf-8", errors="replace") if (p := Path(*arguments)).is_file() else "")
     print("accepted" if verdict.accepted else f"rejected: {verdict.reason}", *verdict.statements, sep="\n")
     return 0 if verdict.accepted else 1 if verdict.readable else 2
 
