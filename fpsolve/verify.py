@@ -117,7 +117,7 @@ def positive(p: Any, cell: Any) -> None:
         if max(shape) < 24 and all(v >= error for v in along([bernstein(n) for n in shape], flat)):
             continue
         need(len(flat) > 1 and count < LIMIT, "cannot be verified")
-        (n, *others), width, rest = shape, len(flat) // shape[0], 1e-8 * min(abs(float(c)) for c in corners)
+        (n, *others), width, rest = shape, len(flat) // shape[0], 1e-12 * min(abs(float(c)) for c in corners)
         while n > 1 and (rest := rest - sum(abs(float(c)) for c in flat[(n - 1) * width : n * width])) >= 0:
             n -= 1  # small coefficients of the highest degree become part of the error
         flat, error = flat[: n * width], sum(map(abs, flat[n * width :]), error)

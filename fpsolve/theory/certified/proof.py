@@ -20,7 +20,7 @@ from fpsolve.theory.certified.task import Candidate
 # a subsolution with -A w <= M is of no use beyond this M
 LARGEST_FACTOR = 20.0
 FINE = 1e-7
-SPARE, ROUNDING, SMALL = 0.05, 2e-15, 1e-4
+SPARE, ROUNDING, SMALL, TOUCHING = 0.05, 2e-15, 1e-4, 1e-7
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def _proved(setting: Setting, candidate: Candidate, kinds: Sequence[Side], effor
             inside = _one_sided(setting.interior(excess, kind), kind, effort)
         # where least squares makes w small everywhere on S, two-sided bounds are good enough
         small = SMALL * above(w.size()) if candidate.kind == "both" and setting.star is None else 0.0
-        edge = _edge(setting.boundary(w, kind), kind, effort, small) + _rounding(setting, w)
+        edge = _edge(setting.boundary(w, kind), kind, effort, small)
+        edge += _rounding(setting, w) + (_touching(setting, w) if candidate.kind != "both" else 0.0)
         barrier = _barrier(candidate, kind, inside, edge, slack)
         if barrier is not None:
             found[kind] = barrier
@@ -76,6 +77,17 @@ def _rounding(setting: Setting, w: Polynomial) -> float:
     x = exact_points(setting.boundary_points())
     slopes = [np.abs(w.derivative(axis).at(x).astype(float)).max() for axis in range(w.dimension)]
     return ROUNDING * float(sum(slopes)) * float(np.abs([w.lower, w.upper]).max())  # rounding of coordinates
+
+
+def _touching(setting: Setting, w: Polynomial) -> float:
+    """Return what b gets besides where w of a linear programme touches its bound on a curved boundary.
+
+    A proof on a shell about the boundary needs a distance that is large beside the shell's thickness.
+    """
+    if not (setting.absorbing and setting.curved):
+        return 0.0
+    center = setting.domain.center if setting.star is None else setting.star.center
+    return TOUCHING * above(abs(w.at(exact_points(np.array([center])))[0]))
 
 
 def _once(setting: Setting, excess: Polynomial, effort: Effort) -> Callable[[Side], list[Range]]:
