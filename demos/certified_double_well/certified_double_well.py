@@ -50,7 +50,7 @@ def main(
     out: Path = Path("results/certified_double_well"),
     levels: tuple[float, ...] = (0.5, 0.2, 0.1),
     shown: float = 0.2,
-    width: float = 1e-5,
+    width: float = 3e-3,
     seconds: float = 20.0,
     others: float = 2.0,
     tolerance: float = 1e-5,
