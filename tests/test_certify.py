@@ -326,3 +326,8 @@ def test_the_best_function_in_one_dimension_is_the_one_that_is_claimed() -> None
     assert len(found.attempts) > 1 and found.width < 1e-30
     verdict = check(json.dumps(found.certificate))
     assert verdict.accepted, verdict.reason
+
+
+def test_the_domain_has_as_many_dimensions_as_the_process() -> None:
+    with pytest.raises(InputError, match="2 dimensions, those of x, y"):
+        certify(fp.SGD(loss="x**2 + y**2", epsilon2=0.5), fp.Interval(-1.0, 1.0))

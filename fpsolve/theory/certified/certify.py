@@ -125,6 +125,9 @@ def certify(
         somewhere: the theorem is about processes, so that ``a >= 0`` in Ω is its hypothesis (not proved here).
     """
     began = time.monotonic()
+    if domain.dimension != process.dimension:
+        names = ", ".join(process.variables)
+        raise InputError("domain", domain.dimension, f"{process.dimension} dimensions, those of {names}")
     points = _starts(domain, starts)
     for key, value in (("width", width), ("budget", budget)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
