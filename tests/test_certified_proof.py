@@ -362,6 +362,16 @@ def test_a_degenerate_conormal_proves_nothing():
     assert corrected(setting(vanishing, domain, ("top",)), flat, "upper") is None
 
 
+def test_a_slope_that_is_not_repaired_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is added, the condition is proved for the function that is returned."""
+    process = ou(1.0, 2, [["1", "1/2"], ["1/2", "1"]])
+    where = setting(process, Box((0.0, -1.0), (1.0, 1.0), ("left",)))
+    candidate = Candidate(*corners(where.domain), (np.array([[0.0, 0.0], [1e-3, 0.0]]),))
+    assert corrected(where, candidate, "upper") is not None
+    monkeypatch.setattr("fpsolve.theory.certified.reflection.SPARE", 0.0)
+    assert corrected(where, candidate, "upper") is None
+
+
 # --- unreachable sides -----------------------------------------------------------------------------------
 
 

@@ -71,7 +71,11 @@ def enclosed(dimension: int, index: int) -> tuple[RandomProblem, CertifiedEnclos
     problem = random_problem(references()["seed"], index, dimension)
     # what is reached depends on the machine; in 3D a second may be too short for anything
     width, budget = (0.3, 4.0) if dimension == 3 else (1e-3, 1.0)
-    return problem, certify(problem.process, problem.domain, width=width, budget=budget, starts=problem.starts)
+    for longer in (1, 5, 25):
+        found = certify(problem.process, problem.domain, width=width, budget=longer * budget, starts=problem.starts)
+        if found.certificate is not None:
+            break
+    return problem, found
 
 
 @pytest.mark.parametrize(("dimension", "index"), HANDFUL)
@@ -88,8 +92,6 @@ def test_enclosure_contains_the_independent_value(dimension: int, index: int) ->
 @pytest.mark.parametrize(("dimension", "index"), HANDFUL)
 def test_certificate_passes_the_checker(dimension: int, index: int) -> None:
     found = enclosed(dimension, index)[1]
-    if found.certificate is None:
-        assert not found.lower.verified and not found.upper.verified and found.limited_by
-        pytest.skip("nothing was certified within the budget")
+    assert found.certificate is not None, found.limited_by
     verdict = check(json.dumps(found.certificate))
     assert verdict.accepted, verdict.reason

@@ -327,8 +327,41 @@ def run_balls(
     """
     import flint
 
-    operations, arithmetic = _ball_operations(), arb_operations()
-    values: list[Any] = [*box, *inputs, target]
+    arb = arb_operations()
+    arithmetic = Arithmetic(
+        _ball_operations(), arb.rational, flint.arb.pi, lambda n: _integer_power(n, arb.integer_power)
+    )
+    count = len(target)
+    columns = run_columns(program, [*box, *inputs, target], index, arithmetic)
+    return [column if isinstance(column, list) else [column] * count for column in columns]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a program's operations mean for some kind of balls; `operations` holds all but integer powers."""
+
+    operations: dict[str, Callable[..., Any]]
+    rational: Callable[[int, int], Any]
+    pi: Callable[[], Any]
+    integer_power: Callable[[int], Callable[[Any], Any]]
+
+
+def run_columns(
+    program: Program, leaves: Sequence[Any], index: Sequence[int] | None, arithmetic: Arithmetic
+) -> list[Any]:
+    """Run on balls: one for each leaf of level 0, one list (a column) for each of another level.
+
+    Parameters
+    ----------
+    index : sequence of int or None
+        Which entry of the columns of level 1 belongs to each entry of the columns of level 2; None: the same one.
+
+    Returns
+    -------
+    list of balls or lists of balls
+        One for each output: a ball where it depends on leaves of level 0 only, else a column of level 2.
+    """
+    values: list[Any] = list(leaves)
     levels = [*program.leaf_levels, *(instruction.level for instruction in program.instructions)]
     expanded: dict[int, list[Any]] = {}
 
@@ -348,16 +381,14 @@ def run_balls(
             values.append(arithmetic.rational(*constant))
             continue
         if operation == "pi":
-            values.append(flint.arb.pi())
+            values.append(arithmetic.pi())
             continue
-        function = operations.get(operation) or _integer_power(constant, arithmetic.integer_power)
+        function = arithmetic.operations.get(operation) or arithmetic.integer_power(constant)
         if instruction.level == 0:
             values.append(function(*(values[register] for register in instruction.operands)))
         else:
             values.append(list(map(function, *(at(register, instruction.level) for register in instruction.operands))))
-    count = len(target)
-    columns = [at(register, 2) for register in program.outputs]
-    return [column if isinstance(column, list) else [next(column)] * count for column in columns]
+    return [values[register] if levels[register] == 0 else at(register, 2) for register in program.outputs]
 
 
 def _integer_power(n: int, general: Callable[[Any, int], Any]) -> Callable[[Any], Any]:

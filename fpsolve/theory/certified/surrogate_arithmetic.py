@@ -11,12 +11,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from itertools import repeat
 from typing import Any
 
 from flint import acb, arb
 
-from fpsolve.model.sample_program import Program
+from fpsolve.model.sample_program import Arithmetic, Program, run_columns
 from fpsolve.theory.balls import Ball
 
 #: Functions without branch cuts; poles make them not finite by themselves.
@@ -39,35 +38,13 @@ def run_complex(program: Program, leaves: Sequence[Any], index: Sequence[int] | 
     list of acb or list of acb
         One for each output; a single acb where it depends on variables of level 0 only, columns of level 2 else.
     """
-    values: list[Any] = list(leaves)
-    levels = [*program.leaf_levels, *(instruction.level for instruction in program.instructions)]
-    expanded: dict[int, list[Ball]] = {}
-    operations = _complex_operations()
-
-    def at(register: int, level: int) -> Any:
-        if levels[register] == 0:
-            return repeat(values[register])
-        if index is None or levels[register] != 1 or level != 2:
-            return values[register]
-        if register not in expanded:
-            column = values[register]
-            expanded[register] = [column[k] for k in index]
-        return expanded[register]
-
-    for instruction in program.instructions:
-        if instruction.operation == "rational":
-            p, q = instruction.constant
-            values.append(acb(arb(p) / q))
-            continue
-        if instruction.operation == "pi":
-            values.append(acb(arb.pi()))
-            continue
-        function = operations.get(instruction.operation) or partial(_integer_power, n=instruction.constant)
-        if instruction.level == 0:
-            values.append(function(*(values[register] for register in instruction.operands)))
-        else:
-            values.append(list(map(function, *(at(register, instruction.level) for register in instruction.operands))))
-    return [values[register] if levels[register] == 0 else at(register, 2) for register in program.outputs]
+    arithmetic = Arithmetic(
+        _complex_operations(),
+        lambda p, q: acb(arb(p) / q),
+        lambda: acb(arb.pi()),
+        lambda n: partial(_integer_power, n=n),
+    )
+    return run_columns(program, leaves, index, arithmetic)
 
 
 @cache
